@@ -1,0 +1,59 @@
+/* Runs the tiles of an attention problem on the threads. A tile writes rows that no other tile writes. */
+#include "kernels.h"
+#include "scratch.h"
+#include "threads.h"
+
+/* The sequence that task `task` belongs to: the last one with first_task <= task. */
+static const attn_sequence *sequence_of(const attn_problem *problem, int64_t task) {
+  int64_t low = 0, high = problem->sequence_count - 1;
+  while (low < high) {
+    const int64_t middle = (low + high + 1) / 2;
+    if (problem->sequences[middle].first_task <= task) low = middle;
+    else high = middle - 1;
+  }
+  return &problem->sequences[low];
+}
+
+/* Tasks of a sequence, in order: row blocks from the last (under a causal mask the longest) to the first; within a
+ * block the heads. */
+static attn_tile tile_of(const attn_problem *problem, const attn_plan *plan, int64_t task) {
+  const attn_sequence *sequence = sequence_of(problem, task);
+  const int64_t group = problem->q_heads / problem->kv_heads;
+  const int64_t parts = (group + plan->heads_per_tile - 1) / plan->heads_per_tile;
+  const int64_t head_tiles = problem->kv_heads * parts;
+  const int64_t row_tiles = (sequence->q_rows + plan->rows_per_tile - 1) / plan->rows_per_tile;
+  const int64_t index = task - sequence->first_task;
+  const int64_t head_tile = index % head_tiles, row_tile = row_tiles - 1 - index / head_tiles;
+  const int64_t part = head_tile % parts * plan->heads_per_tile;
+  const int64_t first_row = row_tile * plan->rows_per_tile;
+  const int64_t rows = sequence->q_rows - first_row;
+  return (attn_tile){
+    .sequence = sequence,
+    .first_head = head_tile / parts * group + part,
+    .heads = group - part < plan->heads_per_tile ? group - part : plan->heads_per_tile,
+    .first_row = first_row,
+    .rows = rows < plan->rows_per_tile ? rows : plan->rows_per_tile,
+  };
+}
+
+bool attn_forward(const attn_problem *problem, const attn_plan *plan) {
+  const attn_kernels *kernels = attn_kernels_for(problem->dtype);
+  const int threads = attn_threads_for(plan->threads, plan->task_count);
+  const size_t each = (kernels->attention_scratch(problem) + 63) / 64 * 64;
+  char *scratch = attn_scratch_take(each * (size_t)threads);
+  if (!scratch) return false;
+  if (threads == 1) {
+    for (int64_t task = 0; task < plan->task_count; task++) {
+      const attn_tile tile = tile_of(problem, plan, task);
+      kernels->attention_tile(problem, &tile, scratch);
+    }
+  } else {
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+    for (int64_t task = 0; task < plan->task_count; task++) {
+      const attn_tile tile = tile_of(problem, plan, task);
+      kernels->attention_tile(problem, &tile, scratch + each * (size_t)attn_thread_number());
+    }
+  }
+  attn_scratch_trim();
+  return true;
+}

@@ -1,0 +1,7 @@
+/* What the processor and the operating system offer; what should be used is the kernel table's choice. */
+#ifndef ATTN_CPU_FEATURES_H
+#define ATTN_CPU_FEATURES_H
+#include <stdbool.h>
+bool attn_cpu_has_avx2(void);   /* AVX2, FMA, F16C, and the system saves ymm */
+bool attn_cpu_has_avx512(void); /* AVX-512 F, BW, DQ, VL besides, and the system saves zmm */
+#endif

@@ -1,0 +1,120 @@
+/* What the Swift core sees of the kernels: drivers that take validated problems. Nothing here checks its arguments. */
+#ifndef CATTNKERNELS_H
+#define CATTNKERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- dtypes and selection ---- */
+
+typedef enum attn_dtype { ATTN_F32 = 0, ATTN_F16 = 1, ATTN_BF16 = 2, ATTN_F64 = 3, ATTN_BOOL = 4 } attn_dtype;
+
+/* Name of the chosen ISA, or NULL if SWIFTATTN_ISA names one that is unknown or absent. */
+const char *attn_isa_name(void);
+/* What is wrong with SWIFTATTN_ISA, when attn_isa_name() is NULL. */
+const char *attn_isa_error(void);
+
+/* ---- threads ---- */
+
+void attn_set_num_threads(int32_t threads); /* 0: default */
+int32_t attn_get_num_threads(void);
+
+/* body(context, first, last) over [0, count) in ranges of at most `grain`; ranges run on up to the set number of
+ * threads. Work of less than two grains runs on the caller alone. */
+typedef void (*attn_range_body)(void *context, int64_t first, int64_t last);
+void attn_parallel_for(int64_t count, int64_t grain, attn_range_body body, void *context);
+
+/* ---- attention forward ---- */
+
+/* One batch entry. Pointers are at head 0, row 0, element 0. */
+typedef struct attn_sequence {
+  const void *q, *k, *v, *mask; /* mask may be NULL */
+  void *o, *lse, *weights;      /* lse and weights may be NULL */
+  int64_t q_rows;               /* rows of o to write */
+  int64_t q_len;                /* of these, rows that see keys */
+  int64_t kv_rows;              /* columns of weights */
+  int64_t kv_len;               /* of these, keys that can be visible */
+  int64_t query_offset;         /* position of row 0 */
+  int64_t batch;                /* b of the dropout counter */
+  int64_t first_task;           /* tasks of the sequences before this one */
+} attn_sequence;
+
+/* Strides count elements. */
+typedef struct attn_strides { int64_t head, row, element; } attn_strides;
+
+typedef enum attn_weights_stage {
+  ATTN_PROBABILITIES = 0, ATTN_SCALED = 1, ATTN_CAPPED = 2, ATTN_BIASED = 3
+} attn_weights_stage;
+
+typedef struct attn_problem {
+  attn_dtype dtype;         /* of q, k, v, o */
+  attn_dtype mask_dtype, weights_dtype;
+  int64_t q_heads, kv_heads, head_dim, value_dim;
+  attn_strides q, k, v, o, lse, mask, weights; /* lse has no element stride */
+  double scale, softcap;    /* softcap 0: none */
+  bool causal;
+  int64_t window_left, window_right; /* -1: unlimited */
+  const double *slopes, *sinks;      /* [q_heads] or NULL */
+  uint32_t dropout_threshold;        /* 0: no dropout */
+  double dropout_scale;
+  uint64_t seed;
+  attn_weights_stage weights_stage;
+  const attn_sequence *sequences;
+  int64_t sequence_count;
+} attn_problem;
+
+/* How a problem is cut up; none of it changes a result. */
+typedef struct attn_plan {
+  int64_t heads_per_tile; /* query heads of one group that share a tile */
+  int64_t rows_per_tile;  /* queries of each */
+  int64_t task_count;
+  int32_t threads;
+} attn_plan;
+
+/* Rows of the widest tile for this dtype. */
+int64_t attn_tile_rows(attn_dtype dtype);
+
+/* false: the scratch could not be allocated, nothing was written. */
+bool attn_forward(const attn_problem *problem, const attn_plan *plan);
+
+/* ---- matrix product ---- */
+
+typedef enum attn_activation {
+  ATTN_IDENTITY = 0, ATTN_RELU = 1, ATTN_GELU = 2, ATTN_GELU_TANH = 3, ATTN_SILU = 4
+} attn_activation;
+
+/* A matrix of one batch entry: element (i, j) at data + i*row + j*column elements. */
+typedef struct attn_matrix { const void *data; int64_t row, column; } attn_matrix;
+
+/* c[m,n] = residual[m,n] + activation(sum_k a[m,k] b[k,n] + bias[n]), for `batch` entries. */
+typedef struct attn_gemm {
+  attn_dtype dtype;                     /* of all operands */
+  int64_t m, n, k, batch;
+  const attn_matrix *a, *b, *residual;  /* [batch]; residual may be NULL */
+  const attn_matrix *c;                 /* [batch]; written */
+  const void *bias; int64_t bias_stride; /* bias may be NULL */
+  attn_activation activation;
+  int32_t threads;
+} attn_gemm;
+
+bool attn_gemm_run(const attn_gemm *gemm); /* false: out of memory, nothing was written */
+
+/* ---- rows ---- */
+
+/* Rows i in [0, rows): x + i*x_row elements, columns x_column apart; likewise out. out may be x. */
+typedef struct attn_rows {
+  attn_dtype dtype;
+  int64_t columns;
+  int64_t x_column, out_column;
+} attn_rows;
+
+void attn_softmax_row(const attn_rows *shape, const void *x, void *out, void *scratch /* columns reals */);
+/* out = activation(x), or activation(x) * up with up != NULL (columns up_column apart). */
+void attn_activation_row(const attn_rows *shape, attn_activation activation, const void *x,
+                         const void *up, int64_t up_column, void *out);
+/* Conversion between a dtype's elements and its computing type (float; double for ATTN_F64). */
+void attn_load_row(attn_dtype dtype, const void *x, int64_t stride, int64_t count, void *reals);
+void attn_store_row(attn_dtype dtype, const void *reals, int64_t count, void *out, int64_t stride);
+
+#endif

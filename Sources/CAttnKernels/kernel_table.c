@@ -1,0 +1,67 @@
+/* The only chooser of kernels: the best ISA the machine has, or the one that SWIFTATTN_ISA names. */
+#include "kernels.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cpu_features.h"
+#include "kernel_list.h"
+
+#define DECLARE(isa, has) extern const attn_kernels attn_kernels_##isa##_float, attn_kernels_##isa##_double;
+ATTN_ISA_LIST(DECLARE)
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static const attn_kernels *chosen_float, *chosen_double;
+static char error[160];
+
+static void choose(void) {
+  const char *wanted = getenv("SWIFTATTN_ISA");
+  if (wanted && !*wanted) wanted = NULL;
+#define CHOOSE(isa, has)                                           \
+  if (!chosen_float && (!wanted || !strcmp(wanted, #isa)) && (has)) { \
+    chosen_float = &attn_kernels_##isa##_float;                    \
+    chosen_double = &attn_kernels_##isa##_double;                  \
+  }
+  ATTN_ISA_LIST(CHOOSE)
+  if (chosen_float) return;
+  char names[64] = "";
+#define LIST(isa, has) if (has) strcat(strcat(names, *names ? ", " : ""), #isa);
+  ATTN_ISA_LIST(LIST)
+  snprintf(error, sizeof error, "SWIFTATTN_ISA: expected one of %s, got %.40s", names, wanted);
+}
+
+const attn_kernels *attn_kernels_for(attn_dtype dtype) {
+  pthread_once(&once, choose);
+  return dtype == ATTN_F64 ? chosen_double : chosen_float;
+}
+
+const char *attn_isa_name(void) {
+  const attn_kernels *kernels = attn_kernels_for(ATTN_F32);
+  return kernels ? kernels->isa : NULL;
+}
+
+const char *attn_isa_error(void) {
+  pthread_once(&once, choose);
+  return error;
+}
+
+int64_t attn_tile_rows(attn_dtype dtype) { return attn_kernels_for(dtype)->tile_rows; }
+
+void attn_softmax_row(const attn_rows *shape, const void *x, void *out, void *scratch) {
+  attn_kernels_for(shape->dtype)->softmax_row(shape, x, out, scratch);
+}
+
+void attn_activation_row(const attn_rows *shape, attn_activation activation, const void *x, const void *up,
+                         int64_t up_column, void *out) {
+  attn_kernels_for(shape->dtype)->activation_row(shape, activation, x, up, up_column, out);
+}
+
+void attn_load_row(attn_dtype dtype, const void *x, int64_t stride, int64_t count, void *reals) {
+  attn_kernels_for(dtype)->load_row(dtype, x, stride, count, reals);
+}
+
+void attn_store_row(attn_dtype dtype, const void *reals, int64_t count, void *out, int64_t stride) {
+  attn_kernels_for(dtype)->store_row(dtype, reals, count, out, stride);
+}

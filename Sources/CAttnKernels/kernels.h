@@ -1,0 +1,52 @@
+/* The table of kernels that every ISA fills in, one for float and one for double. */
+#ifndef ATTN_KERNELS_H
+#define ATTN_KERNELS_H
+
+#include "CAttnKernels.h"
+
+/* Query rows [first_row, first_row + rows) of query heads [first_head, first_head + heads), all of one group. */
+typedef struct attn_tile {
+  const attn_sequence *sequence;
+  int64_t first_head, heads, first_row, rows;
+} attn_tile;
+
+typedef struct attn_kernels {
+  const char *isa;
+
+  /* Attention: one tile of at most tile_rows lanes against all its keys. The scratch is 64-byte aligned. */
+  int tile_rows;
+  size_t (*attention_scratch)(const attn_problem *problem);
+  void (*attention_tile)(const attn_problem *problem, const attn_tile *tile, void *scratch);
+
+  /* Matrix product: mr rows by nr columns in registers. */
+  int mr, nr;
+  /* panel[p][nr] = b[p, j]: columns [0, columns) of k rows, zero-padded to nr. */
+  void (*pack_b)(attn_dtype dtype, const attn_matrix *b, int64_t k, int64_t columns, void *panel);
+  /* block[m][k] = a[i, p], converted to the computing type. */
+  void (*pack_a)(attn_dtype dtype, const attn_matrix *a, int64_t m, int64_t k, void *block);
+  /* c[m][c_step] (+)= block[m][k] . panel[k][nr], nr columns wide. */
+  void (*multiply)(int64_t m, int64_t k, const void *block, const void *panel, void *c, int64_t c_step, bool add);
+  /* c[m, 0..n) = residual + activation(sums + bias), rounded to the dtype. */
+  void (*finish)(const attn_gemm *gemm, const void *sums, int64_t sums_step, const attn_matrix *c,
+                 const attn_matrix *residual, const void *bias, int64_t m, int64_t n);
+
+  void (*softmax_row)(const attn_rows *shape, const void *x, void *out, void *scratch);
+  void (*activation_row)(const attn_rows *shape, attn_activation activation, const void *x, const void *up,
+                         int64_t up_column, void *out);
+  void (*load_row)(attn_dtype dtype, const void *x, int64_t stride, int64_t count, void *reals);
+  void (*store_row)(attn_dtype dtype, const void *reals, int64_t count, void *out, int64_t stride);
+} attn_kernels;
+
+/* The kernels of the chosen ISA that compute in the type of this dtype, or NULL if SWIFTATTN_ISA cannot be had. */
+const attn_kernels *attn_kernels_for(attn_dtype dtype);
+
+static inline size_t attn_dtype_size(attn_dtype dtype) {
+  switch (dtype) {
+    case ATTN_F64: return 8;
+    case ATTN_F32: return 4;
+    case ATTN_BOOL: return 1;
+    default: return 2;
+  }
+}
+
+#endif

@@ -1,0 +1,36 @@
+/* One growing block per thread, freed when the thread ends. */
+#include "scratch.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+#define KEEP ((size_t)8 << 20) /* more than the blocking of any usual call needs */
+
+static pthread_key_t key;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static __thread void *block;
+static __thread size_t block_size;
+
+static void create_key(void) { pthread_key_create(&key, free); }
+
+static void replace(void *with, size_t size) {
+  free(block);
+  block = with;
+  block_size = with ? size : 0;
+  pthread_once(&once, create_key);
+  pthread_setspecific(key, with); /* so that the block ends with the thread */
+}
+
+void *attn_scratch_take(size_t bytes) {
+  if (bytes > block_size || !block) {
+    bytes = (bytes + 4095) & ~(size_t)4095;
+    void *fresh = bytes ? aligned_alloc(4096, bytes) : NULL;
+    if (!fresh) return NULL;
+    replace(fresh, bytes);
+  }
+  return block;
+}
+
+void attn_scratch_trim(void) {
+  if (block_size > KEEP) replace(NULL, 0);
+}

@@ -1,0 +1,55 @@
+/* The parts of a blocked matrix product that know vectors: packing, the register tile, the epilogue. */
+
+#define GEMM_NR (PRODUCT_VECS * LANES)
+
+static void pack_b(attn_dtype dtype, const attn_matrix *b, int64_t k, int64_t columns, void *panel) {
+  const int64_t size = (int64_t)attn_dtype_size(dtype);
+  const char *from = b->data;
+  real *to = panel;
+  if (b->row == 1 && k > 1) { /* columns are contiguous, as in x . weight^T */
+    const void *row[GEMM_NR];
+    for (int64_t j = 0; j < columns; j++) row[j] = from + j * b->column * size;
+    load_transposed(dtype, row, columns, 1, k, to, GEMM_NR);
+    const int64_t filled = (columns + LANES - 1) / LANES * LANES;
+    for (int64_t p = 0; filled < GEMM_NR && p < k; p++)
+      memset(to + p * GEMM_NR + filled, 0, (size_t)(GEMM_NR - filled) * sizeof(real));
+    return;
+  }
+  for (int64_t p = 0; p < k; p++, to += GEMM_NR) {
+    load_row(dtype, from + p * b->row * size, b->column, columns, to);
+    for (int64_t j = columns; j < GEMM_NR; j++) to[j] = 0;
+  }
+}
+
+static void pack_a(attn_dtype dtype, const attn_matrix *a, int64_t m, int64_t k, void *block) {
+  const int64_t size = (int64_t)attn_dtype_size(dtype);
+  for (int64_t i = 0; i < m; i++)
+    load_row(dtype, (const char *)a->data + i * a->row * size, a->column, k, (real *)block + i * k);
+}
+
+static void multiply(int64_t m, int64_t k, const void *block, const void *panel, void *c, int64_t c_step, bool add) {
+  const real *row[PRODUCT_ROWS];
+  for (int64_t i = 0; i < m; i += PRODUCT_ROWS) {
+    const int64_t some = m - i < PRODUCT_ROWS ? m - i : PRODUCT_ROWS;
+    for (int64_t r = 0; r < some; r++) row[r] = (const real *)block + (i + r) * k;
+    product_block(some, PRODUCT_VECS, k, row, 1, panel, GEMM_NR, (real *)c + i * c_step, c_step, add);
+  }
+}
+
+static void finish(const attn_gemm *gemm, const void *sums, int64_t sums_step, const attn_matrix *c,
+                   const attn_matrix *residual, const void *bias, int64_t m, int64_t n) {
+  const attn_dtype dtype = gemm->dtype;
+  const int64_t size = (int64_t)attn_dtype_size(dtype);
+  for (int64_t j = 0; j < n; j += LANES) {
+    const int64_t some = n - j < LANES ? n - j : LANES;
+    const vec shift = bias ? load_some(dtype, (const char *)bias + j * gemm->bias_stride * size, gemm->bias_stride, some)
+                           : (vec){0};
+    for (int64_t i = 0; i < m; i++) {
+      vec y = activate(gemm->activation, v_load((const real *)sums + i * sums_step + j) + shift);
+      if (residual)
+        y += load_some(dtype, (const char *)residual->data + (i * residual->row + j * residual->column) * size,
+                       residual->column, some);
+      store_some(dtype, y, (char *)c->data + (i * c->row + j * c->column) * size, c->column, some);
+    }
+  }
+}

@@ -1,0 +1,31 @@
+/* Instantiates every template with the vocabulary and tile that the including arch file has chosen, as the table
+ * attn_kernels_<ISA>_<REAL_NAME>. */
+#define PRODUCT_ROWS 6
+#include "product.h"
+#include "math.h"
+#include "pack.h"
+#include "attention.h"
+#include "rows.h"
+#include "gemm.h"
+
+#define TABLE_NAME_(isa, real_name) attn_kernels_##isa##_##real_name
+#define TABLE_NAME(isa, real_name) TABLE_NAME_(isa, real_name)
+#define ISA_STRING_(isa) #isa
+#define ISA_STRING(isa) ISA_STRING_(isa)
+
+const attn_kernels TABLE_NAME(ISA, REAL_NAME) = {
+  .isa = ISA_STRING(ISA),
+  .tile_rows = TILE,
+  .attention_scratch = attention_scratch,
+  .attention_tile = attention_tile,
+  .mr = PRODUCT_ROWS,
+  .nr = GEMM_NR,
+  .pack_b = pack_b,
+  .pack_a = pack_a,
+  .multiply = multiply,
+  .finish = finish,
+  .softmax_row = softmax_row,
+  .activation_row = activation_row,
+  .load_row = load_row,
+  .store_row = store_row,
+};

@@ -1,0 +1,121 @@
+/* Moving elements between memory in any dtype and stride and dense blocks of the computing type. */
+
+/* count (<= LANES) elements, converted; the lanes behind them are 0. */
+WORD vec load_some(attn_dtype dtype, const void *x, int64_t stride, int64_t count) {
+#if REAL_IS_FLOAT
+  if (dtype != ATTN_F32) {
+    if (dtype == ATTN_BOOL) { /* a mask: 0 where true, -inf where false */
+      vec v = {0};
+      for (int64_t i = 0; i < count; i++) v[i] = ((const uint8_t *)x)[i * stride] ? 0.0f : -__builtin_inff();
+      return v;
+    }
+    uint16_t half[LANES] __attribute__((aligned(VEC_BYTES))) = {0};
+    const uint16_t *from = x;
+    if (stride == 1 && count == LANES) memcpy(half, from, sizeof half);
+    else for (int64_t i = 0; i < count; i++) half[i] = from[i * stride];
+    return dtype == ATTN_F16 ? v_from_f16(v_load_half(half)) : v_from_bf16(v_load_half(half));
+  }
+#else
+  if (dtype != ATTN_F64) {
+    vec v = {0};
+    for (int64_t i = 0; i < count; i++)
+      v[i] = dtype == ATTN_BOOL ? (((const uint8_t *)x)[i * stride] ? 0.0 : -__builtin_inf())
+                                : (double)((const float *)x)[i * stride];
+    return v;
+  }
+#endif
+  if (stride == 1 && count == LANES) return v_load(x);
+  vec v = {0};
+  const real *from = x;
+  for (int64_t i = 0; i < count; i++) v[i] = from[i * stride];
+  return v;
+}
+
+/* Stores the first count (<= LANES) lanes, rounded to the dtype. */
+WORD void store_some(attn_dtype dtype, vec v, void *out, int64_t stride, int64_t count) {
+#if REAL_IS_FLOAT
+  if (dtype != ATTN_F32) {
+    uint16_t half[LANES] __attribute__((aligned(VEC_BYTES)));
+    v_store_half(half, dtype == ATTN_F16 ? v_to_f16(v) : v_to_bf16(v));
+    uint16_t *to = out;
+    if (stride == 1 && count == LANES) memcpy(to, half, sizeof half);
+    else for (int64_t i = 0; i < count; i++) to[i * stride] = half[i];
+    return;
+  }
+#else
+  if (dtype == ATTN_F32) {
+    for (int64_t i = 0; i < count; i++) ((float *)out)[i * stride] = (float)v[i];
+    return;
+  }
+#endif
+  real *to = out;
+  if (stride == 1 && count == LANES) v_store(to, v);
+  else for (int64_t i = 0; i < count; i++) to[i * stride] = v[i];
+}
+
+static void load_row(attn_dtype dtype, const void *x, int64_t stride, int64_t count, void *reals) {
+  const int64_t step = stride * (int64_t)attn_dtype_size(dtype);
+  const char *from = x;
+  real *to = reals;
+  int64_t i = 0;
+  for (; i + LANES <= count; i += LANES) v_store(to + i, load_some(dtype, from + i * step, stride, LANES));
+  vec last = load_some(dtype, from + i * step, stride, count - i);
+  for (int64_t j = 0; i + j < count; j++) to[i + j] = last[j];
+}
+
+static void store_row(attn_dtype dtype, const void *reals, int64_t count, void *out, int64_t stride) {
+  const int64_t step = stride * (int64_t)attn_dtype_size(dtype);
+  const real *from = reals;
+  char *to = out;
+  int64_t i = 0;
+  for (; i + LANES <= count; i += LANES) store_some(dtype, v_load(from + i), to + i * step, stride, LANES);
+  vec last = {0};
+  for (int64_t j = 0; i + j < count; j++) last[j] = from[i + j];
+  store_some(dtype, last, to + i * step, stride, count - i);
+}
+
+/* In place: lane j of square[i] becomes lane i of square[j]. log2(LANES) rounds of a perfect shuffle. */
+WORD void transpose(vec square[LANES]) {
+#pragma clang loop unroll(full)
+  for (int round = 1; round < LANES; round *= 2) {
+    vec next[LANES];
+#pragma clang loop unroll(full)
+    for (int i = 0; i < LANES / 2; i++) {
+      next[2 * i] = v_zip_lo(square[i], square[i + LANES / 2]);
+      next[2 * i + 1] = v_zip_hi(square[i], square[i + LANES / 2]);
+    }
+#pragma clang loop unroll(full)
+    for (int i = 0; i < LANES; i++) square[i] = next[i];
+  }
+}
+
+/* columns[c * step + r] = rows[r][c * stride] for `count` columns; lanes from row_count up to the next multiple of
+ * LANES are 0. */
+static void load_transposed(attn_dtype dtype, const void *const *rows, int64_t row_count, int64_t stride, int64_t count,
+                            real *columns, int64_t step) {
+  const int64_t bytes = stride * (int64_t)attn_dtype_size(dtype);
+  for (int64_t r = 0; r < row_count; r += LANES)
+    for (int64_t c = 0; c < count; c += LANES) {
+      const int64_t some = count - c < LANES ? count - c : LANES;
+      vec square[LANES];
+      for (int i = 0; i < LANES; i++)
+        square[i] = r + i < row_count ? load_some(dtype, (const char *)rows[r + i] + c * bytes, stride, some) : (vec){0};
+      transpose(square);
+      for (int i = 0; i < some; i++) v_store(columns + (c + i) * step + r, square[i]);
+    }
+}
+
+/* rows[r][c * stride] = columns[c * step + r], rounded to the dtype: the way back. */
+static void store_transposed(attn_dtype dtype, const real *columns, int64_t step, int64_t row_count, int64_t count,
+                             void *const *rows, int64_t stride) {
+  const int64_t bytes = stride * (int64_t)attn_dtype_size(dtype);
+  for (int64_t r = 0; r < row_count; r += LANES)
+    for (int64_t c = 0; c < count; c += LANES) {
+      const int64_t some = count - c < LANES ? count - c : LANES;
+      vec square[LANES];
+      for (int i = 0; i < LANES; i++) square[i] = i < some ? v_load(columns + (c + i) * step + r) : (vec){0};
+      transpose(square);
+      for (int i = 0; i < LANES && r + i < row_count; i++)
+        store_some(dtype, square[i], (char *)rows[r + i] + c * bytes, stride, some);
+    }
+}

@@ -1,0 +1,68 @@
+/* The register tile under every product of the library: a broadcast, b in lanes.
+ *
+ *   c[i][lane] (+)= sum over p of a[i][p * a_step] * b[p * b_step + lane]
+ *
+ * for ROWS_ rows i and VECS_ vectors of lanes. Each sum starts from zero and runs over p in order, so its bits depend on
+ * n and the operands alone. The caller's arch file defines PRODUCT_ROWS and PRODUCT_VECS, the largest tile that fits
+ * the registers: PRODUCT_ROWS * PRODUCT_VECS accumulators + PRODUCT_VECS of b + 1 of a. */
+#define PRODUCT_ARGUMENTS                                                                              \
+  int64_t n, const real *const *a, int64_t a_step, const real *b, int64_t b_step, real *c, int64_t c_step, bool add
+
+WORD void product_tile(const int rows, const int vecs, PRODUCT_ARGUMENTS) {
+  vec sum[PRODUCT_ROWS][PRODUCT_VECS];
+  const real *row[PRODUCT_ROWS];
+#pragma clang loop unroll(full)
+  for (int i = 0; i < rows; i++) {
+    row[i] = a[i];
+#pragma clang loop unroll(full)
+    for (int v = 0; v < vecs; v++) sum[i][v] = (vec){0};
+  }
+  for (int64_t p = 0, at = 0; p < n; p++, at += a_step, b += b_step) {
+    vec lanes[PRODUCT_VECS];
+#pragma clang loop unroll(full)
+    for (int v = 0; v < vecs; v++) lanes[v] = v_load(b + v * LANES);
+#pragma clang loop unroll(full)
+    for (int i = 0; i < rows; i++) {
+      vec broadcast = v_set1(row[i][at]);
+#pragma clang loop unroll(full)
+      for (int v = 0; v < vecs; v++) sum[i][v] = v_fma(broadcast, lanes[v], sum[i][v]);
+    }
+  }
+#pragma clang loop unroll(full)
+  for (int i = 0; i < rows; i++)
+#pragma clang loop unroll(full)
+    for (int v = 0; v < vecs; v++) {
+      real *out = c + i * c_step + v * LANES;
+      v_store(out, add ? v_load(out) + sum[i][v] : sum[i][v]);
+    }
+}
+
+#define PRODUCT(R, V) \
+  static void product_##R##x##V(PRODUCT_ARGUMENTS) { product_tile(R, V, n, a, a_step, b, b_step, c, c_step, add); }
+#define PRODUCT_ROWS_OF(V) PRODUCT(1, V) PRODUCT(2, V) PRODUCT(3, V) PRODUCT(4, V) PRODUCT(5, V) PRODUCT(6, V)
+#define PRODUCT_NAMES(V) { product_1x##V, product_2x##V, product_3x##V, product_4x##V, product_5x##V, product_6x##V }
+_Static_assert(PRODUCT_ROWS == 6, "PRODUCT_ROWS_OF and PRODUCT_NAMES list six sizes");
+
+typedef void (*product_fn)(PRODUCT_ARGUMENTS);
+PRODUCT_ROWS_OF(1)
+PRODUCT_ROWS_OF(2)
+#if PRODUCT_VECS == 4
+PRODUCT_ROWS_OF(3)
+PRODUCT_ROWS_OF(4)
+static const product_fn products[4][6] = { PRODUCT_NAMES(1), PRODUCT_NAMES(2), PRODUCT_NAMES(3), PRODUCT_NAMES(4) };
+#else
+_Static_assert(PRODUCT_VECS == 2, "register tiles are 2 or 4 vectors wide");
+static const product_fn products[2][6] = { PRODUCT_NAMES(1), PRODUCT_NAMES(2) };
+#endif
+
+/* The same for any number of rows, and lane_vecs vectors of lanes. */
+static void product_block(int64_t rows, int64_t lane_vecs, PRODUCT_ARGUMENTS) {
+  for (int64_t i = 0; i < rows; i += PRODUCT_ROWS) {
+    int64_t tile_rows = rows - i < PRODUCT_ROWS ? rows - i : PRODUCT_ROWS;
+    for (int64_t v = 0; v < lane_vecs; v += PRODUCT_VECS) {
+      int64_t tile_vecs = lane_vecs - v < PRODUCT_VECS ? lane_vecs - v : PRODUCT_VECS;
+      products[tile_vecs - 1][tile_rows - 1](n, a + i, a_step, b + v * LANES, b_step, c + i * c_step + v * LANES,
+                                             c_step, add);
+    }
+  }
+}

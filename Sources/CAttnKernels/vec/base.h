@@ -1,0 +1,35 @@
+/* The words that every vector vocabulary shares, written with the compiler's vector extension.
+ *
+ * The including header has defined: real (float or double), bits (int32_t or int64_t), VEC_BYTES.
+ * It goes on to define the words that differ: v_fma, v_exp2, v_zip_lo, v_zip_hi, v_from_f16, v_to_f16.
+ * Plain + - * / work on vec. A comparison gives a lanemask: all bits of a lane set or none. */
+#include <stdint.h>
+#include <string.h>
+
+#define LANES ((int)(VEC_BYTES / sizeof(real)))
+
+typedef real vec __attribute__((vector_size(VEC_BYTES)));
+typedef bits ivec __attribute__((vector_size(VEC_BYTES)));
+typedef ivec lanemask;
+typedef uint16_t halfvec __attribute__((vector_size(VEC_BYTES * 2 / sizeof(real)))); /* LANES 16-bit patterns */
+
+#define WORD static inline __attribute__((always_inline, unused))
+
+WORD vec v_load(const real *p) { vec v; memcpy(&v, p, sizeof v); return v; }
+WORD void v_store(real *p, vec v) { memcpy(p, &v, sizeof v); }
+WORD halfvec v_load_half(const uint16_t *p) { halfvec v; memcpy(&v, p, sizeof v); return v; }
+WORD void v_store_half(uint16_t *p, halfvec v) { memcpy(p, &v, sizeof v); }
+WORD vec v_set1(real x) { return x - (vec){0}; }
+WORD vec v_select(lanemask m, vec a, vec b) { return (vec)(((ivec)a & m) | ((ivec)b & ~m)); }
+/* The larger; b where either is NaN. */
+WORD vec v_max(vec a, vec b) { return v_select(a > b, a, b); }
+WORD vec v_min(vec a, vec b) { return v_select(a < b, a, b); }
+WORD vec v_abs(vec a) { return (vec)((ivec)a & (((ivec){0} - 1) ^ ((ivec){0} + (bits)1 << (sizeof(bits) * 8 - 1)))); }
+WORD vec v_sign_of(vec magnitude, vec sign) { /* magnitude must not be negative */
+  return (vec)((ivec)magnitude | ((ivec)sign & ((ivec){0} + (bits)1 << (sizeof(bits) * 8 - 1))));
+}
+WORD bool v_any(lanemask m) {
+  bits any = 0;
+  for (int i = 0; i < LANES; i++) any |= m[i];
+  return any != 0;
+}

@@ -1,0 +1,64 @@
+/* Float words that need no special instruction; an ISA's header overrides those it has better ones for. */
+
+/* bfloat16 is the upper half of a float: exact one way; the other rounds to nearest even and keeps NaN quiet. */
+WORD vec v_from_bf16(halfvec h) { return (vec)(__builtin_convertvector(h, ivec) << 16); }
+WORD halfvec v_to_bf16(vec v) {
+  typedef uint32_t uvec __attribute__((vector_size(VEC_BYTES)));
+  uvec u = (uvec)v;
+  uvec rounded = u + 0x7fffu + ((u >> 16) & 1u);
+  uvec nan = (uvec)(v != v);
+  return __builtin_convertvector((((u | 0x400000u) & nan) | (rounded & ~nan)) >> 16, halfvec);
+}
+
+#ifndef HAS_F16_WORDS
+/* binary16 to float: move exponent and mantissa into place and let a multiplication by 2^112 rebias, which also
+ * normalises subnormals; Inf and NaN keep an all-ones exponent. */
+WORD vec v_from_f16(halfvec h) {
+  ivec x = __builtin_convertvector(h, ivec);
+  ivec magnitude = (x & 0x7fff) << 13;
+  vec value = (vec)magnitude * 0x1p112f;
+  lanemask special = magnitude >= (0x7c00 << 13);
+  value = v_select(special, (vec)(magnitude | 0x7f800000), value);
+  return (vec)((ivec)value | (x & 0x8000) << 16);
+}
+/* float to binary16, nearest even. Normal results round in the bits; subnormal ones by adding 0.5, whose last
+ * mantissa bit is the subnormal's. */
+WORD halfvec v_to_f16(vec v) {
+  ivec sign = ((ivec)v >> 16) & 0x8000;
+  vec a = v_abs(v);
+  ivec normal = (((ivec)a + 0xfff + (((ivec)a >> 13) & 1)) >> 13) - (112 << 10);
+  ivec tiny = (ivec)(a + 0.5f) - 0x3f000000;
+  ivec r = (ivec)v_select(a < 0x1p-14f, (vec)tiny, (vec)normal);
+  r = (ivec)v_select(a >= 65520.0f, (vec)((ivec){0} + 0x7c00), (vec)r);
+  r = (ivec)v_select(v != v, (vec)((ivec){0} + 0x7e00), (vec)r);
+  return __builtin_convertvector(r | sign, halfvec);
+}
+#endif
+
+#ifndef HAS_LDEXP
+/* Nearest integer of |x| < 2^22: adding 1.5 * 2^23 leaves it in the low mantissa bits. */
+WORD vec v_round(vec x) { return (x + 0x1.8p23f) - 0x1.8p23f; }
+/* p * 2^n for integer -127 <= n <= 128; n = -127 gives 0, n = 128 Inf. */
+WORD vec v_ldexp(vec p, vec n) { return p * (vec)(((ivec)(n + 0x1.8p23f) << 23) + 0x3f800000); }
+#define EXPONENT_LOWEST -127.0f
+#endif
+
+/* 2^r for |r| <= 1/2, a minimax polynomial; relative error below 2.6e-9 before rounding. */
+WORD vec v_exp2_fraction(vec r) {
+  vec p = v_set1(1.5594677e-4f);
+  p = v_fma(p, r, v_set1(1.3406643e-3f));
+  p = v_fma(p, r, v_set1(9.6176928e-3f));
+  p = v_fma(p, r, v_set1(5.5503104e-2f));
+  p = v_fma(p, r, v_set1(2.4022652e-1f));
+  p = v_fma(p, r, v_set1(6.9314724e-1f));
+  return v_fma(p, r, v_set1(1.0f));
+}
+
+/* 2^x; relative error below 1.2e-7. The clamp turns -inf, whose fraction would be NaN, into an exponent that
+ * underflows to 0; NaN stays NaN. */
+WORD vec v_exp2(vec x) {
+  x = v_max(v_set1(EXPONENT_LOWEST), x);
+  x = v_min(v_set1(128.0f), x);
+  const vec n = v_round(x);
+  return v_ldexp(v_exp2_fraction(x - n), n);
+}

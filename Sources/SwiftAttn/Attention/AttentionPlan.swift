@@ -1,0 +1,29 @@
+/// The only place with heuristics of attention: how a problem is cut into tasks. Nothing here changes a result.
+
+import CAttnKernels
+
+struct AttentionPlan {
+    private(set) var description = attn_plan()
+
+    /// Below this many floating-point operations for each thread, waking it costs more than it saves.
+    private static let flopsPerThread = 400_000.0
+
+    /// Numbers the sequences' tasks.
+    init(_ problem: inout AttentionProblem) {
+        let lanes = Int(attn_tile_rows(problem.description.dtype))
+        let group = Int(problem.description.q_heads / problem.description.kv_heads)
+        let rows = min(lanes, problem.longestQuery)
+        let heads = min(group, lanes / rows)
+        let headTiles = Int(problem.description.kv_heads) * ((group + heads - 1) / heads)
+        var tasks = 0
+        for b in problem.sequences.indices {
+            problem.sequences[b].first_task = Int64(tasks)
+            tasks += headTiles * ((Int(problem.sequences[b].q_rows) + rows - 1) / rows)
+        }
+        let flops = 2 * problem.scoreCount * Double(problem.description.head_dim + problem.description.value_dim)
+        description.heads_per_tile = Int64(heads)
+        description.rows_per_tile = Int64(rows)
+        description.task_count = Int64(tasks)
+        description.threads = Int32(max(1, min(Double(attn_get_num_threads()), flops / Self.flopsPerThread)))
+    }
+}

@@ -1,0 +1,78 @@
+/// Whether two tensors share memory, decided before anything is written.
+
+extension Tensor {
+    /// Addresses from the first byte to behind the last one, or nil if they do not fit an Int. Not for empty tensors.
+    var byteSpan: (lower: Int, upper: Int)? {
+        var lower = Int(bitPattern: data)
+        var upper = lower
+        for i in shape.indices where shape[i] > 1 {
+            let (reach, o1) = (shape[i] - 1).multipliedReportingOverflow(by: strides[i])
+            let (bytes, o2) = reach.multipliedReportingOverflow(by: dtype.size)
+            let o3: Bool
+            if bytes < 0 { (lower, o3) = lower.addingReportingOverflow(bytes) } else { (upper, o3) = upper.addingReportingOverflow(bytes) }
+            if o1 || o2 || o3 { return nil }
+        }
+        let (end, overflow) = upper.addingReportingOverflow(dtype.size)
+        return overflow ? nil : (lower, end)
+    }
+
+    /// Same memory, element by element.
+    func isSameView(as other: Tensor) -> Bool {
+        guard data == other.data, dtype == other.dtype, shape == other.shape else { return false }
+        return shape.indices.allSatisfy { shape[$0] <= 1 || strides[$0] == other.strides[$0] }
+    }
+
+    /// Whether an element of one may overlap an element of the other. Interleaved views of one buffer, such as the q, k
+    /// and v parts of a packed projection, are told apart; where that is not possible the answer is true.
+    func overlaps(_ other: Tensor) -> Bool {
+        if isEmpty || other.isEmpty { return false }
+        guard let a = byteSpan, let b = other.byteSpan else { return true }
+        if a.upper <= b.lower || b.upper <= a.lower { return false }
+        return Tensor.interleaved(Tensor.steps(self), a.lower, Tensor.steps(other), b.lower, dtype.size, other.dtype.size)
+    }
+
+    /// (count, bytes) of the dims with more than one element, the largest step first.
+    private static func steps(_ t: Tensor) -> [(count: Int, bytes: Int)] {
+        t.shape.indices.filter { t.shape[$0] > 1 && t.strides[$0] != 0 }
+            .map { (t.shape[$0], abs(t.strides[$0] * t.dtype.size)) }
+            .sorted { $0.bytes > $1.bytes }
+    }
+
+    /// Both step through memory with a common period: where all that is inside a period lies apart, nothing overlaps.
+    private static func interleaved(_ a: [(count: Int, bytes: Int)], _ a0: Int, _ b: [(count: Int, bytes: Int)], _ b0: Int,
+                                    _ aSize: Int, _ bSize: Int) -> Bool {
+        for period in a.map(\.bytes) where b.contains(where: { $0.bytes == period }) {
+            let aInner = a.filter { $0.bytes < period }.reduce(aSize) { $0 + ($1.count - 1) * $1.bytes }
+            let bInner = b.filter { $0.bytes < period }.reduce(bSize) { $0 + ($1.count - 1) * $1.bytes }
+            guard a.allSatisfy({ $0.bytes < period || $0.bytes % period == 0 }),
+                  b.allSatisfy({ $0.bytes < period || $0.bytes % period == 0 }),
+                  aInner <= period, bInner <= period else { continue }
+            let shift = ((b0 - a0) % period + period) % period
+            if shift >= aInner && shift + bInner <= period { return false }
+        }
+        return true
+    }
+}
+
+/// No output may overlap an input or another output; `allowed` inputs may be the very output (element-wise work in place).
+func checkAliasing(outputs: [(StaticString, Tensor?)], inputs: [(StaticString, Tensor?)],
+                   inPlace: [(StaticString, Tensor?)] = []) throws(Failure) {
+    for (i, (name, output)) in outputs.enumerated() {
+        guard let output else { continue }
+        for (other, input) in inputs {
+            if let input, output.overlaps(input) {
+                throw Failure(.aliasing, "\(name): overlaps \(other), expected memory of its own")
+            }
+        }
+        for (other, input) in inPlace {
+            if let input, output.overlaps(input), !output.isSameView(as: input) {
+                throw Failure(.aliasing, "\(name): overlaps \(other) without being the same view")
+            }
+        }
+        for (other, second) in outputs[(i + 1)...] {
+            if let second, output.overlaps(second) {
+                throw Failure(.aliasing, "\(name): overlaps \(other), expected memory of its own")
+            }
+        }
+    }
+}

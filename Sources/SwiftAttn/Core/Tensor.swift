@@ -1,0 +1,156 @@
+/// Borrowed strided arrays: what every operation takes.
+
+/// A view of memory that somebody else owns: element `[i, j, ...]` lies at
+/// `data + dtype.size * (i * strides[0] + j * strides[1] + ...)`. Strides count elements; they may be zero (inputs only) or
+/// negative.
+///
+/// The memory must stay valid and, for outputs, unshared during the call it is passed to.
+public struct Tensor: @unchecked Sendable {
+    public var data: UnsafeMutableRawPointer?
+    public var dtype: DType
+    public var shape: Dims
+    public var strides: Dims
+
+    public init(data: UnsafeMutableRawPointer?, dtype: DType, shape: Dims, strides: Dims) {
+        precondition(shape.count == strides.count, "shape and strides differ in rank")
+        self.data = data
+        self.dtype = dtype
+        self.shape = shape
+        self.strides = strides
+    }
+
+    /// Contiguous in row-major order.
+    public init(data: UnsafeMutableRawPointer?, dtype: DType, shape: Dims) {
+        var strides = shape
+        var step = 1
+        for i in shape.indices.reversed() {
+            strides[i] = step
+            step = step &* Swift.max(shape[i], 1)
+        }
+        self.init(data: data, dtype: dtype, shape: shape, strides: strides)
+    }
+
+    public var rank: Int { shape.count }
+    public var isEmpty: Bool { shape.contains(0) }
+
+    /// The view behind the first `count` dims fixed at `index`; used to step through leading dims.
+    func pointer(byOffset elements: Int) -> UnsafeMutableRawPointer? {
+        data.map { $0 + elements &* dtype.size }
+    }
+
+    /// Shape and strides without the last `count` dims.
+    func leading(_ count: Int) -> (shape: Dims, strides: Dims) {
+        (Dims(shape.dropLast(count)), Dims(strides.dropLast(count)))
+    }
+}
+
+// MARK: Checks that every operation shares
+
+extension Tensor {
+    /// A tensor whose elements can be reached: sizes not negative, addresses that do not overflow, data aligned.
+    func checked(_ name: StaticString) throws(Failure) -> Tensor {
+        for i in shape.indices where shape[i] < 0 {
+            throw .shape("\(name): dim \(i) is \(shape[i]), expected at least 0")
+        }
+        if isEmpty { return self }
+        guard let data else { throw Failure(.nullPointer, "\(name): data is NULL, expected \(shape) elements") }
+        guard Int(bitPattern: data) % dtype.size == 0 else {
+            throw .argument("\(name): data is not aligned to \(dtype.size) bytes, got \(data)")
+        }
+        guard let span = byteSpan else {
+            throw .shape("\(name): shape \(shape) with strides \(strides) reaches beyond the address space")
+        }
+        guard span.lower >= 0 else {
+            throw .shape("\(name): shape \(shape) with strides \(strides) reaches below address 0")
+        }
+        return self
+    }
+
+    /// An output: also no two elements in one place, as far as a stride of 0 shows it.
+    func checkedOutput(_ name: StaticString) throws(Failure) -> Tensor {
+        _ = try checked(name)
+        for i in shape.indices where shape[i] > 1 && strides[i] == 0 {
+            throw .shape("\(name): stride of dim \(i) is 0, an output needs a place for each element")
+        }
+        return self
+    }
+
+    func expectFloating(_ name: StaticString) throws(Failure) {
+        guard dtype.isFloating else {
+            throw .dtype("\(name): dtype is \(dtype), expected float32, float16, bfloat16 or float64")
+        }
+    }
+
+    func expect(dtype wanted: DType, _ name: StaticString, as other: StaticString) throws(Failure) {
+        guard dtype == wanted else { throw .dtype("\(name): dtype is \(dtype), \(other) has \(wanted)") }
+    }
+
+    func expect(shape wanted: Dims, _ name: StaticString) throws(Failure) {
+        guard shape == wanted else { throw .shape("\(name): shape is \(shape), expected \(wanted)") }
+    }
+
+    func expect(rank wanted: ClosedRange<Int>, _ name: StaticString) throws(Failure) {
+        guard wanted.contains(rank) else {
+            let range = wanted.count == 1 ? "\(wanted.lowerBound)" : "\(wanted.lowerBound) to \(wanted.upperBound)"
+            throw .shape("\(name): rank is \(rank), expected \(range)")
+        }
+    }
+
+    /// This view with the given leading shape, its missing and 1-sized leading dims repeated by stride 0.
+    /// `kept` trailing dims stay as they are.
+    func broadcast(to leading: Dims, kept: Int, _ name: StaticString) throws(Failure) -> Tensor {
+        var newShape = leading
+        var newStrides = Dims(repeating: 0, count: leading.count)
+        let own = rank - kept
+        let skipped = leading.count - own
+        for i in 0..<Swift.max(own, 0) {
+            let target = i + skipped
+            guard target >= 0, shape[i] == leading[target] || shape[i] == 1 else {
+                throw .shape("\(name): shape \(shape) does not broadcast to leading dims \(leading)")
+            }
+            newStrides[target] = shape[i] == 1 ? 0 : strides[i]
+        }
+        for i in Swift.max(own, 0)..<rank {
+            newShape.append(shape[i])
+            newStrides.append(strides[i])
+        }
+        return Tensor(data: data, dtype: dtype, shape: newShape, strides: newStrides)
+    }
+}
+
+/// The shape that leading dims broadcast to, NumPy's rule.
+func broadcastShapes(_ a: Dims, _ b: Dims, _ name: StaticString) throws(Failure) -> Dims {
+    let count = max(a.count, b.count)
+    var result = Dims(repeating: 1, count: count)
+    for i in 0..<count {
+        let x = i < count - a.count ? 1 : a[i - (count - a.count)]
+        let y = i < count - b.count ? 1 : b[i - (count - b.count)]
+        guard x == y || x == 1 || y == 1 else {
+            throw .shape("\(name): leading dims are \(b), which do not broadcast with \(a)")
+        }
+        result[i] = x == 1 ? y : x
+    }
+    return result
+}
+
+/// Calls `body` with the running number and the element offset of every index of `shape` in row-major order.
+func forEachOffset(_ shape: Dims, _ strides: Dims, _ body: (_ number: Int, _ offset: Int) -> Void) {
+    if shape.contains(0) { return }
+    var index = Dims(repeating: 0, count: shape.count)
+    var offset = 0
+    var number = 0
+    while true {
+        body(number, offset)
+        number += 1
+        var dim = shape.count - 1
+        while dim >= 0 {
+            index[dim] += 1
+            offset &+= strides[dim]
+            if index[dim] < shape[dim] { break }
+            offset &-= strides[dim] &* shape[dim]
+            index[dim] = 0
+            dim -= 1
+        }
+        if dim < 0 { return }
+    }
+}

@@ -1,0 +1,66 @@
+/// Chapter "Attention" of swiftattn.h.
+
+import CSwiftAttn
+import SwiftAttn
+
+public typealias TensorPointer = UnsafePointer<swiftattn_tensor>
+
+private let attentionOptionsV1 = MemoryLayout<swiftattn_attention_options>.size
+
+private func attentionOptions(_ pointer: UnsafePointer<swiftattn_attention_options>?) throws(Failure) -> AttentionOptions {
+    let c = try options(pointer, smallest: attentionOptionsV1)
+    func has(_ flag: UInt32) -> Bool { c.flags & flag != 0 }
+    let known = SWIFTATTN_ATTENTION_HAS_SCALE | SWIFTATTN_ATTENTION_HAS_QUERY_OFFSET
+        | SWIFTATTN_ATTENTION_HAS_WINDOW_LEFT | SWIFTATTN_ATTENTION_HAS_WINDOW_RIGHT
+    guard c.flags & ~known == 0 else {
+        throw Failure(.invalidArgument, "flags: expected bits of SWIFTATTN_ATTENTION_HAS_*, got \(c.flags)")
+    }
+    guard c.reserved == 0 else { throw Failure(.invalidArgument, "reserved: expected 0, got \(c.reserved)") }
+    var result = AttentionOptions()
+    if has(SWIFTATTN_ATTENTION_HAS_SCALE) { result.scale = c.scale }
+    result.softcap = c.softcap
+    result.causal = try enumeration(c.causal, "causal", "SWIFTATTN_CAUSAL_NONE, UPPER_LEFT or LOWER_RIGHT")
+    result.precision = try enumeration(c.precision, "precision", "SWIFTATTN_PRECISION_HIGHEST, HIGH or MEDIUM")
+    if has(SWIFTATTN_ATTENTION_HAS_QUERY_OFFSET) { result.queryOffset = Int(c.query_offset) }
+    if has(SWIFTATTN_ATTENTION_HAS_WINDOW_LEFT) { result.windowLeft = Int(c.window_left) }
+    if has(SWIFTATTN_ATTENTION_HAS_WINDOW_RIGHT) { result.windowRight = Int(c.window_right) }
+    result.dropoutP = c.dropout_p
+    result.seed = c.seed
+    result.queryOffsets = try optionalTensor(c.query_offsets, "query_offsets")
+    result.mask = try optionalTensor(c.attn_mask, "attn_mask")
+    result.alibiSlopes = try optionalTensor(c.alibi_slopes, "alibi_slopes")
+    result.sinks = try optionalTensor(c.sinks, "sinks")
+    result.queryLengths = try optionalTensor(c.q_lengths, "q_lengths")
+    result.keyValueLengths = try optionalTensor(c.kv_lengths, "kv_lengths")
+    result.weightsStage = try enumeration(c.weights_stage, "weights_stage", "SWIFTATTN_WEIGHTS_*")
+    return result
+}
+
+@_cdecl("swiftattn_scaled_dot_product_attention")
+public func swiftattn_scaled_dot_product_attention(
+    _ query: TensorPointer?, _ key: TensorPointer?, _ value: TensorPointer?,
+    _ options: UnsafePointer<swiftattn_attention_options>?,
+    _ out: TensorPointer?, _ lse: TensorPointer?, _ weights: TensorPointer?
+) -> Int32 {
+    status { () throws(Failure) in
+        try scaledDotProductAttention(
+            query: tensor(query, "query"), key: tensor(key, "key"), value: tensor(value, "value"),
+            options: attentionOptions(options),
+            out: tensor(out, "out"), lse: optionalTensor(lse, "lse"), weights: optionalTensor(weights, "weights"))
+    }
+}
+
+@_cdecl("swiftattn_attention_varlen")
+public func swiftattn_attention_varlen(
+    _ query: TensorPointer?, _ key: TensorPointer?, _ value: TensorPointer?,
+    _ cu_seqlens_q: TensorPointer?, _ cu_seqlens_k: TensorPointer?,
+    _ options: UnsafePointer<swiftattn_attention_options>?,
+    _ out: TensorPointer?, _ lse: TensorPointer?
+) -> Int32 {
+    status { () throws(Failure) in
+        try attentionVarlen(
+            query: tensor(query, "query"), key: tensor(key, "key"), value: tensor(value, "value"),
+            cumulativeQueries: tensor(cu_seqlens_q, "cu_seqlens_q"), cumulativeKeys: tensor(cu_seqlens_k, "cu_seqlens_k"),
+            options: attentionOptions(options), out: tensor(out, "out"), lse: optionalTensor(lse, "lse"))
+    }
+}

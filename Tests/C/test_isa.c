@@ -1,0 +1,88 @@
+/* An unusable SWIFTATTN_ISA, which only a process of its own can see. */
+#define _DEFAULT_SOURCE
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "problem.h"
+
+/* The exit code tells which expectation failed. */
+#define EXPECT(number, condition)                                                                     \
+  do {                                                                                                \
+    if (!(condition)) {                                                                               \
+      printf("      in the process with an unusable SWIFTATTN_ISA: %s (last error: %s)\n", #condition, \
+             swiftattn_last_error());                                                                 \
+      return number;                                                                                  \
+    }                                                                                                 \
+  } while (0)
+#define REFUSES(number, call) EXPECT(number, (call) == SWIFTATTN_ERROR_UNSUPPORTED_ISA)
+
+int run_unsupported_isa(void) {
+  swiftattn_tensor x = TENSOR(F32, LAYOUT_DENSE, 2, 2), y = TENSOR(F32, LAYOUT_DENSE, 2, 2), out = TENSOR(F32, LAYOUT_DENSE, 2, 2);
+  swiftattn_tensor lse = TENSOR(F32, LAYOUT_DENSE, 2), heads = TENSOR(F32, LAYOUT_DENSE, 2), ids = TENSOR(I32, LAYOUT_DENSE, 2);
+  swiftattn_tensor cu = TENSOR(I32, LAYOUT_DENSE, 2), packed = TENSOR(F32, LAYOUT_DENSE, 2, 1, 2), result = tensor_like(&packed);
+  const char *asked = getenv("SWIFTATTN_ISA");
+  tensor_fill(&x, 1);
+  tensor_fill(&y, 1);
+  tensor_fill(&packed, 1);
+  tensor_fill(&ids, 0);
+  tensor_store1(&cu, 0, 0);
+  tensor_store1(&cu, 1, 2);
+  buffer_snapshot();
+  EXPECT(1, strcmp(swiftattn_cpu_isa(), "unsupported") == 0);
+  EXPECT(2, strlen(swiftattn_version()) > 0 && swiftattn_get_num_threads() >= 1);
+  REFUSES(3, swiftattn_scaled_dot_product_attention(&x, &x, &x, NULL, &out, NULL, NULL));
+  EXPECT(4, strstr(swiftattn_last_error(), asked) != NULL && strstr(swiftattn_last_error(), "SWIFTATTN_ISA") != NULL);
+  REFUSES(5, swiftattn_attention_varlen(&packed, &packed, &packed, &cu, &cu, NULL, &result, NULL));
+  REFUSES(6, swiftattn_merge_attention_states(&x, &lse, 1, &out, &heads));
+  REFUSES(7, swiftattn_alibi_slopes(&heads));
+  REFUSES(8, swiftattn_matmul(&x, &y, 0, &out));
+  REFUSES(9, swiftattn_linear(&x, &y, NULL, NULL, NULL, &out));
+  REFUSES(10, swiftattn_softmax(&x, 0, &out));
+  REFUSES(11, swiftattn_layer_norm(&x, NULL, NULL, 1e-5, &out));
+  REFUSES(12, swiftattn_rms_norm(&x, NULL, 1e-5, &out));
+  REFUSES(13, swiftattn_relu(&x, &out));
+  REFUSES(14, swiftattn_gelu(&x, 0, &out));
+  REFUSES(15, swiftattn_silu(&x, &out));
+  REFUSES(16, swiftattn_swiglu(&x, &y, &out));
+  REFUSES(17, swiftattn_geglu(&x, &y, 0, &out));
+  REFUSES(18, swiftattn_embedding(&ids, &x, NULL, &out));
+  REFUSES(19, swiftattn_sinusoidal_positions(&out));
+  EXPECT(20, buffer_unchanged());
+  buffer_free_all();
+  return 0;
+}
+
+static void run_with_isa(const char *name) {
+  int status = -1;
+  pid_t child;
+  fflush(stdout);
+  child = fork();
+  if (child == 0) {
+    setenv("SWIFTATTN_ISA", name, 1);
+    alarm(60);
+    execl("/proc/self/exe", "test_swiftattn", "--unsupported-isa", (char *)NULL);
+    _exit(127);
+  }
+  waitpid(child, &status, 0);
+  CHECK(WIFEXITED(status), "SWIFTATTN_ISA=%s: killed by signal %d", name, WTERMSIG(status));
+  CHECK(!WIFEXITED(status) || WEXITSTATUS(status) == 0, "SWIFTATTN_ISA=%s: expectation %d", name, WEXITSTATUS(status));
+}
+
+static void unknown_name(void) { run_with_isa("nonsense"); }
+
+static void another_machine(void) {
+#if defined(__aarch64__)
+  run_with_isa("avx2");
+#else
+  run_with_isa("neon");
+#endif
+}
+
+void run_isa(void) {
+  check_run("isa: an unknown name is an error, not a crash", unknown_name);
+  check_run("isa: another machine's name is an error", another_machine);
+}

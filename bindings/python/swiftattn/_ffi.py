@@ -1,0 +1,215 @@
+"""The C ABI of include/swiftattn.h in ctypes, in the header's order, and the one status check."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from ctypes import POINTER, c_char_p, c_double, c_int32, c_int64, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
+from pathlib import Path
+
+LIBRARY = "libswiftattn.so"
+
+
+def _load() -> ctypes.CDLL:
+    """Loads the library from the first place that has it; the ImportError says what was tried."""
+    here = Path(__file__).resolve().parent
+    forced = os.environ.get("SWIFTATTN_LIBRARY")
+    if forced:
+        candidates = [forced]
+    else:
+        # An installed package carries its library; a checkout has it where `make build` leaves it.
+        files = [here / LIBRARY, *(folder / ".build" / "release" / LIBRARY for folder in here.parents[2:3])]
+        candidates = [str(file) for file in files if file.exists()] or [*map(str, files), LIBRARY]
+    tried = []
+    for candidate in candidates:
+        try:
+            return ctypes.CDLL(candidate)
+        except OSError as error:
+            tried.append(f"  {candidate}: {error}")
+    hint = "Build it with `make build`, or set SWIFTATTN_LIBRARY to its path."
+    if any("libomp" in line for line in tried):
+        hint = "The OpenMP runtime is missing: `apt install libomp5` (or libomp-dev)."
+    raise ImportError("\n".join([f"swiftattn: {LIBRARY} could not be loaded. Tried:", *tried, hint]))
+
+
+_library = _load()
+path = _library._name
+
+# Status
+
+_EXCEPTIONS = {
+    -1: ValueError,  # NULL_POINTER
+    -2: ValueError,  # INVALID_ARGUMENT
+    -3: ValueError,  # INVALID_SHAPE
+    -4: TypeError,  # INVALID_DTYPE
+    -5: ValueError,  # ALIASING
+    -6: ValueError,  # STRUCT_SIZE
+    -7: MemoryError,  # OUT_OF_MEMORY
+    -8: ValueError,  # UNSUPPORTED_ISA
+}
+
+
+def _check(status: int, function, arguments) -> int:
+    """Raises the exception of a failed status, with the C message verbatim."""
+    if status:
+        raise _EXCEPTIONS.get(status, ValueError)(last_error().decode())
+    return status
+
+
+def _declare(name: str, result, *arguments):
+    try:
+        function = getattr(_library, "swiftattn_" + name)
+    except AttributeError:
+        raise ImportError(
+            f"swiftattn: {path} has no function swiftattn_{name}: it is of another version than this package"
+        ) from None
+    function.restype = result
+    function.argtypes = arguments
+    return function
+
+
+def _computing(name: str, *arguments):
+    function = _declare(name, c_int32, *arguments)
+    function.errcheck = _check
+    return function
+
+
+last_error = _declare("last_error", c_char_p)
+
+# Library
+
+version = _declare("version", c_char_p)
+cpu_isa = _declare("cpu_isa", c_char_p)
+set_num_threads = _computing("set_num_threads", c_int32)
+get_num_threads = _declare("get_num_threads", c_int32)
+
+# Tensors
+
+MAX_DIMS = 8
+
+
+class DType(ctypes.Structure):
+    """swiftattn_dtype."""
+
+    _fields_ = [("code", c_uint8), ("bits", c_uint8), ("lanes", c_uint16)]
+
+
+class Tensor(ctypes.Structure):
+    """swiftattn_tensor. _tensor.py adds two Python attributes: `owner`, which keeps the memory alive, and `dims`."""
+
+    _fields_ = [
+        ("data", c_void_p),
+        ("ndim", c_int32),
+        ("dtype", DType),
+        ("shape", c_int64 * MAX_DIMS),
+        ("strides", c_int64 * MAX_DIMS),
+        ("byte_offset", c_uint64),
+    ]
+
+
+_TensorPointer = POINTER(Tensor)
+
+# Attention
+
+CAUSAL_NONE = 0
+CAUSAL_UPPER_LEFT = 1
+CAUSAL_LOWER_RIGHT = 2
+
+PRECISIONS = {"highest": 0, "high": 1, "medium": 2}
+
+WEIGHTS_STAGES = {True: 0, "scaled": 1, "capped": 2, "biased": 3}
+
+HAS_SCALE = 1
+HAS_QUERY_OFFSET = 2
+HAS_WINDOW_LEFT = 4
+HAS_WINDOW_RIGHT = 8
+
+
+class AttentionOptions(ctypes.Structure):
+    """swiftattn_attention_options."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("scale", c_double),
+        ("softcap", c_double),
+        ("causal", c_int32),
+        ("precision", c_int32),
+        ("query_offset", c_int64),
+        ("window_left", c_int64),
+        ("window_right", c_int64),
+        ("dropout_p", c_double),
+        ("seed", c_uint64),
+        ("query_offsets", _TensorPointer),
+        ("attn_mask", _TensorPointer),
+        ("alibi_slopes", _TensorPointer),
+        ("sinks", _TensorPointer),
+        ("q_lengths", _TensorPointer),
+        ("kv_lengths", _TensorPointer),
+        ("weights_stage", c_int32),
+        ("reserved", c_int32),
+    ]
+
+
+_OptionsPointer = POINTER(AttentionOptions)
+
+scaled_dot_product_attention = _computing(
+    "scaled_dot_product_attention",
+    *(_TensorPointer, _TensorPointer, _TensorPointer),  # query, key, value
+    _OptionsPointer,
+    *(_TensorPointer, _TensorPointer, _TensorPointer),  # out, lse, weights
+)
+attention_varlen = _computing(
+    "attention_varlen",
+    *(_TensorPointer, _TensorPointer, _TensorPointer),  # query, key, value
+    *(_TensorPointer, _TensorPointer),  # cu_seqlens_q, cu_seqlens_k
+    _OptionsPointer,
+    *(_TensorPointer, _TensorPointer),  # out, lse
+)
+merge_attention_states = _computing(
+    "merge_attention_states",
+    *(_TensorPointer, _TensorPointer, c_int64),  # outs[count], lses[count], count
+    *(_TensorPointer, _TensorPointer),  # out, lse
+)
+alibi_slopes = _computing("alibi_slopes", _TensorPointer)
+
+# Matrix products
+
+matmul = _computing("matmul", _TensorPointer, _TensorPointer, c_int32, _TensorPointer)
+
+ACTIVATIONS = {None: 0, "relu": 1, "gelu": 2, "gelu_tanh": 3, "silu": 4}
+
+
+class LinearOptions(ctypes.Structure):
+    """swiftattn_linear_options."""
+
+    _fields_ = [("struct_size", c_uint32), ("activation", c_int32), ("precision", c_int32)]
+
+
+linear = _computing(
+    "linear",
+    *(_TensorPointer, _TensorPointer, _TensorPointer, _TensorPointer),  # x, weight, bias, residual
+    POINTER(LinearOptions),
+    _TensorPointer,  # out
+)
+
+# Rows
+
+softmax = _computing("softmax", _TensorPointer, c_int64, _TensorPointer)
+layer_norm = _computing("layer_norm", _TensorPointer, _TensorPointer, _TensorPointer, c_double, _TensorPointer)
+rms_norm = _computing("rms_norm", _TensorPointer, _TensorPointer, c_double, _TensorPointer)
+
+# Activations
+
+GELU_APPROXIMATIONS = {"none": 0, "tanh": 1}
+
+relu = _computing("relu", _TensorPointer, _TensorPointer)
+gelu = _computing("gelu", _TensorPointer, c_int32, _TensorPointer)
+silu = _computing("silu", _TensorPointer, _TensorPointer)
+swiglu = _computing("swiglu", _TensorPointer, _TensorPointer, _TensorPointer)
+geglu = _computing("geglu", _TensorPointer, _TensorPointer, c_int32, _TensorPointer)
+
+# Embeddings
+
+embedding = _computing("embedding", _TensorPointer, _TensorPointer, _TensorPointer, _TensorPointer)
+sinusoidal_positions = _computing("sinusoidal_positions", _TensorPointer)

@@ -1,0 +1,302 @@
+/* swiftattn: transformer attention on the CPU, behind one C ABI. This header is the specification.
+ *
+ * Status.        Every computing function returns int32_t: 0 on success, a negative SWIFTATTN_ERROR_* otherwise.
+ *                After a failure swiftattn_last_error() names the argument, what was expected and what came,
+ *                and no output has been touched.
+ * Ownership.     The library borrows every pointer for the duration of the call and keeps none of them.
+ * Threads.       Every function may be called from any number of threads at once. A call uses up to
+ *                swiftattn_get_num_threads() threads; the result never depends on how many.
+ * Memory.        Inputs may overlap one another; an output may overlap neither an input nor another output
+ *                (element-wise functions say where they also work in place).
+ * Data types.    float32, float16, bfloat16 and float64. Below, "floating" means one of these four. float16 and
+ *                bfloat16 are computed in float32 and rounded once, on output; float64 is computed in float64.
+ */
+#ifndef SWIFTATTN_H
+#define SWIFTATTN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SWIFTATTN_VERSION_MAJOR 0
+#define SWIFTATTN_VERSION_MINOR 1
+#define SWIFTATTN_VERSION_PATCH 0
+
+/* ---- Status ------------------------------------------------------------------------------------------------ */
+
+/* The numbers are frozen: a value never changes its meaning. */
+#define SWIFTATTN_SUCCESS 0
+#define SWIFTATTN_ERROR_NULL_POINTER (-1)     /* a required pointer is NULL */
+#define SWIFTATTN_ERROR_INVALID_ARGUMENT (-2) /* a scalar, an option, a length or an index is out of range */
+#define SWIFTATTN_ERROR_INVALID_SHAPE (-3)    /* rank, shape or strides do not fit */
+#define SWIFTATTN_ERROR_INVALID_DTYPE (-4)    /* a data type that the argument does not take */
+#define SWIFTATTN_ERROR_ALIASING (-5)         /* an output overlaps an input or another output */
+#define SWIFTATTN_ERROR_STRUCT_SIZE (-6)      /* a struct_size that no version of this header has had */
+#define SWIFTATTN_ERROR_OUT_OF_MEMORY (-7)    /* memory could not be had */
+#define SWIFTATTN_ERROR_UNSUPPORTED_ISA (-8)  /* SWIFTATTN_ISA names an unknown ISA or one this machine lacks */
+
+/* Text of the newest failure on the calling thread, one line of UTF-8, for example
+ * "key: head_dim is 96, query has 128". Empty before the first failure; a success leaves it alone.
+ * The pointer stays valid until the next failing call on the same thread. Never NULL. */
+const char *swiftattn_last_error(void);
+
+/* ---- Library ----------------------------------------------------------------------------------------------- */
+
+/* Version of the library as "MAJOR.MINOR.PATCH"; a constant string. */
+const char *swiftattn_version(void);
+
+/* Instruction set of the kernels in use: "portable", "avx2", "avx512" or "neon"; a constant string. The best one
+ * that the machine has is chosen on the first call, unless the environment variable SWIFTATTN_ISA names another.
+ * If it names one that is unknown or that the machine lacks, this returns "unsupported" and every computing
+ * function returns SWIFTATTN_ERROR_UNSUPPORTED_ISA. */
+const char *swiftattn_cpu_isa(void);
+
+/* Largest number of threads that a later call may use, for the whole process: 1 to 1024, or 0 for the default
+ * (OMP_NUM_THREADS if set, else the processors in the affinity mask of the process). */
+int32_t swiftattn_set_num_threads(int32_t threads);
+int32_t swiftattn_get_num_threads(void);
+
+/* ---- Tensors ----------------------------------------------------------------------------------------------- */
+
+/* Element type, laid out and numbered as DLPack's DLDataType. */
+typedef struct swiftattn_dtype {
+  uint8_t code;   /* one of SWIFTATTN_DTYPE_CODE_* */
+  uint8_t bits;   /* 8, 16, 32 or 64 */
+  uint16_t lanes; /* 1 */
+} swiftattn_dtype;
+
+#define SWIFTATTN_DTYPE_CODE_INT 0
+#define SWIFTATTN_DTYPE_CODE_UINT 1
+#define SWIFTATTN_DTYPE_CODE_FLOAT 2
+#define SWIFTATTN_DTYPE_CODE_BFLOAT 4
+#define SWIFTATTN_DTYPE_CODE_BOOL 6 /* 8 bits: 0 is false, anything else true */
+
+#define SWIFTATTN_MAX_DIMS 8
+
+/* A borrowed strided array. The field names are those of DLPack's DLTensor, the shape and the strides are held in
+ * place. Element [i0, i1, ...] is at data + byte_offset + sizeof(element) * (i0 * strides[0] + i1 * strides[1] + ...).
+ * Strides count elements and may be zero (broadcast; inputs only) or negative. data must be aligned to its
+ * element and may be NULL only if some shape[i] is 0. Entries past ndim are ignored. */
+typedef struct swiftattn_tensor {
+  void *data;
+  int32_t ndim; /* 0 to SWIFTATTN_MAX_DIMS */
+  swiftattn_dtype dtype;
+  int64_t shape[SWIFTATTN_MAX_DIMS];
+  int64_t strides[SWIFTATTN_MAX_DIMS];
+  uint64_t byte_offset;
+} swiftattn_tensor;
+
+/* ---- Attention --------------------------------------------------------------------------------------------- */
+
+/* Values of swiftattn_attention_options.causal. */
+#define SWIFTATTN_CAUSAL_NONE 0
+#define SWIFTATTN_CAUSAL_UPPER_LEFT 1  /* query 0 stands at key 0, as PyTorch's is_causal */
+#define SWIFTATTN_CAUSAL_LOWER_RIGHT 2 /* the last query stands at the last key, as FlashAttention and KV caches */
+
+/* Values of the precision fields; they concern float32 alone. Which products a value permits:
+ * HIGHEST float32 or better, HIGH about 16 significand bits, MEDIUM bfloat16. A kernel may be better than asked. */
+#define SWIFTATTN_PRECISION_HIGHEST 0
+#define SWIFTATTN_PRECISION_HIGH 1
+#define SWIFTATTN_PRECISION_MEDIUM 2
+
+/* Values of swiftattn_attention_options.weights_stage: what the weights output holds. */
+#define SWIFTATTN_WEIGHTS_PROBABILITIES 0 /* P */
+#define SWIFTATTN_WEIGHTS_SCALED 1        /* scale * q.k, visible or not */
+#define SWIFTATTN_WEIGHTS_CAPPED 2        /* after softcap, visible or not */
+#define SWIFTATTN_WEIGHTS_BIASED 3        /* after attn_mask and ALiBi, -inf where not visible */
+
+/* Bits of swiftattn_attention_options.flags: the field is set, even if it holds 0. */
+#define SWIFTATTN_ATTENTION_HAS_SCALE 1u
+#define SWIFTATTN_ATTENTION_HAS_QUERY_OFFSET 2u
+#define SWIFTATTN_ATTENTION_HAS_WINDOW_LEFT 4u
+#define SWIFTATTN_ATTENTION_HAS_WINDOW_RIGHT 8u
+
+/* Options of the attention functions. Start from SWIFTATTN_ATTENTION_OPTIONS_INIT, or zero the struct and set
+ * struct_size to sizeof(swiftattn_attention_options): both mean the defaults. */
+typedef struct swiftattn_attention_options {
+  uint32_t struct_size;
+  uint32_t flags;          /* SWIFTATTN_ATTENTION_HAS_* */
+  double scale;            /* of the scores; default 1/sqrt(D). Finite; may be 0 or negative. HAS_SCALE */
+  double softcap;          /* 0: none; > 0: s = softcap * tanh(s / softcap). Finite */
+  int32_t causal;          /* SWIFTATTN_CAUSAL_* */
+  int32_t precision;       /* SWIFTATTN_PRECISION_* */
+  int64_t query_offset;    /* position of query 0 in every batch entry; may be negative. HAS_QUERY_OFFSET */
+  int64_t window_left;     /* keys before the query's position that are visible, -1: all. HAS_WINDOW_LEFT */
+  int64_t window_right;    /* keys after it, -1: all. HAS_WINDOW_RIGHT */
+  double dropout_p;        /* 0 <= dropout_p < 1, on the probabilities */
+  uint64_t seed;           /* key of the dropout's Philox generator */
+  const swiftattn_tensor *query_offsets; /* (B,) int32 or int64: query_offset for each batch entry; excludes it */
+  const swiftattn_tensor *attn_mask;     /* bool (true = visible) or float of q's dtype or float32 (added to the
+                                            scores); rank 1 to 4, broadcast to (B, Hq, Tq, Tk) */
+  const swiftattn_tensor *alibi_slopes;  /* (Hq,) float32 (or float64 with float64 inputs) */
+  const swiftattn_tensor *sinks;         /* (Hq,) float32 (or float64 with float64 inputs): a logit without a value */
+  const swiftattn_tensor *q_lengths;     /* (B,) int32 or int64, 0 to Tq: queries at or past it see no key */
+  const swiftattn_tensor *kv_lengths;    /* (B,) int32 or int64, 0 to Tk: keys at or past it are not visible */
+  int32_t weights_stage;                 /* SWIFTATTN_WEIGHTS_* */
+  int32_t reserved;                      /* 0 */
+} swiftattn_attention_options;
+
+#define SWIFTATTN_ATTENTION_OPTIONS_INIT { sizeof(swiftattn_attention_options), \
+  0u, 0.0, 0.0, SWIFTATTN_CAUSAL_NONE, SWIFTATTN_PRECISION_HIGHEST, 0, 0, 0, 0.0, 0u, \
+  NULL, NULL, NULL, NULL, NULL, NULL, SWIFTATTN_WEIGHTS_PROBABILITIES, 0 }
+
+/* Scaled dot-product attention.
+ *
+ * B batch, Hq/Hkv query and key/value heads, Tq/Tk query and key length, D head dim of q and k, Dv of v.
+ * For query head h, key/value head h / (Hq / Hkv), query i at position p = i + query_offset[b], key j:
+ *
+ *   s[i,j] = scale * q[i].k[j]
+ *   s      = softcap * tanh(s / softcap)                 if softcap > 0
+ *   s     += attn_mask[b,h,i,j]                          if it is a float mask
+ *   s     += -alibi_slopes[h] * |p - j|                  if given
+ *   s      = -inf where key j is not visible
+ *   m      = max(max_j s, sinks[h]);  l = sum_j exp(s - m) + exp(sinks[h] - m)     sink terms only if given
+ *   P      = exp(s - m) / l                              weights; dropout comes after
+ *   out    = dropout(P) . v;   lse = m + ln(l)
+ *
+ * Key j is visible if all of these hold:
+ *   causal         j <= p
+ *   window         p - window_left <= j <= p + window_right
+ *   attn_mask      true, or > -inf (a NaN hides its key)
+ *   kv_lengths     j < kv_lengths[b]
+ *   q_lengths      i < q_lengths[b]
+ * Positions: query_offsets or query_offset if set, else kv_length - q_length with LOWER_RIGHT, else 0.
+ * Dropout: Philox4x32-10, key (low, high 32 bits of seed), counter (j >> 2, i, h, b), word j & 3; an entry is dropped
+ * where word < floor(dropout_p * 2^32); the kept ones are scaled by 1 / (1 - dropout_p).
+ *
+ *   query (..., Hq, Tq, D)   key (..., Hkv, Tk, D)   value (..., Hkv, Tk, Dv)   out (..., Hq, Tq, Dv)
+ *   lse   (..., Hq, Tq) or NULL        float32, float64 for float64 inputs; natural logarithm
+ *   weights (..., Hq, Tq, Tk) or NULL  float32 or the dtype of query; what it holds is chosen by weights_stage
+ *
+ * Ranks 2 (T, D), 3 (H, T, D), 4 (B, H, T, D) to SWIFTATTN_MAX_DIMS. The leading dims are broadcast between query, key
+ * and value (a missing or 1-sized dim repeats) and together are B in row-major order; out, lse and weights have the
+ * full leading dims. attn_mask is broadcast to (B, Hq, Tq, Tk), or to (..., Hq, Tq, Tk) dim by dim. Hkv divides Hq
+ * (MHA, GQA, MQA). q, k, v and out have one floating dtype.
+ *
+ * Edge rows. A row that sees no key: out 0, weights 0, lse -inf (with a sink: the sink). What is in a key or value row
+ * that is not visible never matters, NaN and Inf included. NaN in a visible key, value or query makes that row NaN and
+ * no other. Zero-size dims give empty or zero results; with D = 0 all scores are 0. Result bits depend on the row's own
+ * inputs and the options only, not on threads, the batch or other rows.
+ *
+ * Scratch memory does not grow with Tq or Tk.
+ * Source: Vaswani et al. 2017 (attention), Dao 2023 (FlashAttention-2: tiling with an online softmax). */
+int32_t swiftattn_scaled_dot_product_attention(
+    const swiftattn_tensor *query, const swiftattn_tensor *key, const swiftattn_tensor *value,
+    const swiftattn_attention_options *options, /* NULL: defaults */
+    const swiftattn_tensor *out, const swiftattn_tensor *lse, const swiftattn_tensor *weights);
+
+/* Attention over B sequences of different lengths, packed without padding.
+ *
+ *   query (total_q, Hq, D)   key (total_k, Hkv, D)   value (total_k, Hkv, Dv)   out (total_q, Hq, Dv)
+ *   cu_seqlens_q, cu_seqlens_k (B + 1,) int32 or int64: entry b begins at row cu_seqlens[b] and ends before
+ *   cu_seqlens[b + 1]; the first is 0, they never decrease, the last is total_q (total_k).
+ *   lse (Hq, total_q) or NULL.
+ *
+ * Meaning as above within each entry; i and j count from the entry's start, b is the entry. Query 0 of an entry stands
+ * at kv_length - q_length (as FlashAttention), unless causal is UPPER_LEFT (0) or an offset is given. The options
+ * attn_mask, q_lengths and kv_lengths must be NULL. */
+int32_t swiftattn_attention_varlen(
+    const swiftattn_tensor *query, const swiftattn_tensor *key, const swiftattn_tensor *value,
+    const swiftattn_tensor *cu_seqlens_q, const swiftattn_tensor *cu_seqlens_k,
+    const swiftattn_attention_options *options,
+    const swiftattn_tensor *out, const swiftattn_tensor *lse);
+
+/* Attention over the union of disjoint key sets, from the results over each:
+ *   lse = ln(sum_n exp(lses[n]));   out = sum_n exp(lses[n] - lse) * outs[n]
+ *
+ *   outs[n] (..., T, Dv) floating, lses[n] (..., T) float32 (float64 with float64 outs), n < count; count >= 1.
+ *   out as outs[n], lse as lses[n]. All outs have one shape and dtype, all lses too.
+ * A part with lse -inf has no weight, whatever its out holds; with no part left, out is 0 and lse -inf. A sink belongs
+ * to one part only. out and lse may be outs[n] and lses[n] themselves (same data and strides). */
+int32_t swiftattn_merge_attention_states(
+    const swiftattn_tensor *outs, const swiftattn_tensor *lses, int64_t count,
+    const swiftattn_tensor *out, const swiftattn_tensor *lse);
+
+/* Slopes of ALiBi for out (heads,) float32 or float64. With n the largest power of two <= heads: slope[h] =
+ * 2^(-8(h+1)/n) for h < n, and 2^(-4(2(h-n)+1)/n) after. Source: Press et al. 2022. */
+int32_t swiftattn_alibi_slopes(const swiftattn_tensor *out);
+
+/* ---- Matrix products --------------------------------------------------------------------------------------- */
+
+/* out = a . b, as NumPy's and PyTorch's matmul: a (..., M, K), b (..., K, N), out (..., M, N), leading dims broadcast;
+ * a rank-1 a is (1, K) and a rank-1 b is (K, 1), and out then lacks that dim. One floating dtype. K = 0 gives zeros.
+ * The sums over K run in an order that depends on K alone: result bits of a row do not depend on M or N. */
+int32_t swiftattn_matmul(const swiftattn_tensor *a, const swiftattn_tensor *b, int32_t precision,
+                         const swiftattn_tensor *out);
+
+/* Values of swiftattn_linear_options.activation. */
+#define SWIFTATTN_ACTIVATION_NONE 0
+#define SWIFTATTN_ACTIVATION_RELU 1
+#define SWIFTATTN_ACTIVATION_GELU 2      /* erf */
+#define SWIFTATTN_ACTIVATION_GELU_TANH 3
+#define SWIFTATTN_ACTIVATION_SILU 4
+
+typedef struct swiftattn_linear_options {
+  uint32_t struct_size;
+  int32_t activation; /* SWIFTATTN_ACTIVATION_* */
+  int32_t precision;  /* SWIFTATTN_PRECISION_* */
+} swiftattn_linear_options;
+
+#define SWIFTATTN_LINEAR_OPTIONS_INIT { sizeof(swiftattn_linear_options), \
+  SWIFTATTN_ACTIVATION_NONE, SWIFTATTN_PRECISION_HIGHEST }
+
+/* out = residual + activation(x . weight^T + bias)
+ *   x (..., K), weight (N, K), bias (N,) or NULL, residual broadcast to (..., N) or NULL, out (..., N). One floating
+ * dtype. The sum, bias, activation and residual are taken in float32 (float64) and rounded once. out may be residual
+ * itself (same data and strides). options NULL: defaults. Result bits of a row do not depend on the number of rows. */
+int32_t swiftattn_linear(const swiftattn_tensor *x, const swiftattn_tensor *weight, const swiftattn_tensor *bias,
+                         const swiftattn_tensor *residual, const swiftattn_linear_options *options,
+                         const swiftattn_tensor *out);
+
+/* ---- Rows: softmax and norms ------------------------------------------------------------------------------- */
+
+/* out = exp(x - max) / sum exp(x - max) along axis (-ndim <= axis < ndim). x and out floating, one shape and dtype; out
+ * may be x. A row of -inf alone gives zeros (PyTorch: NaN); an empty axis gives an empty out. */
+int32_t swiftattn_softmax(const swiftattn_tensor *x, int64_t axis, const swiftattn_tensor *out);
+
+/* out = (x - mean) / sqrt(var + eps) * weight + bias over the last dim, var biased (divided by N).
+ * x and out (..., N) floating, one shape and dtype; weight and bias (N,) of that dtype or float32, or NULL. eps finite and
+ * >= 0. out may be x. Source: Ba et al. 2016. */
+int32_t swiftattn_layer_norm(const swiftattn_tensor *x, const swiftattn_tensor *weight, const swiftattn_tensor *bias,
+                             double eps, const swiftattn_tensor *out);
+
+/* out = x / sqrt(mean(x^2) + eps) * weight over the last dim. Otherwise as layer_norm. Source: Zhang, Sennrich 2019. */
+int32_t swiftattn_rms_norm(const swiftattn_tensor *x, const swiftattn_tensor *weight, double eps,
+                           const swiftattn_tensor *out);
+
+/* ---- Activations ------------------------------------------------------------------------------------------- */
+
+/* Element-wise; x, gate, up and out have one shape and one floating dtype; out may be an input.
+ *   relu(x) = max(x, 0), NaN stays NaN      silu(x) = x / (1 + exp(-x))
+ *   gelu(x) = x/2 * (1 + erf(x / sqrt(2)))  or with SWIFTATTN_GELU_TANH
+ *             x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3)))
+ *   swiglu  = silu(gate) * up               geglu = gelu(gate) * up
+ * Source: Hendrycks, Gimpel 2016 (gelu); Shazeer 2020 (swiglu, geglu). */
+#define SWIFTATTN_GELU_NONE 0
+#define SWIFTATTN_GELU_TANH 1
+int32_t swiftattn_relu(const swiftattn_tensor *x, const swiftattn_tensor *out);
+int32_t swiftattn_gelu(const swiftattn_tensor *x, int32_t approximate, const swiftattn_tensor *out);
+int32_t swiftattn_silu(const swiftattn_tensor *x, const swiftattn_tensor *out);
+int32_t swiftattn_swiglu(const swiftattn_tensor *gate, const swiftattn_tensor *up, const swiftattn_tensor *out);
+int32_t swiftattn_geglu(const swiftattn_tensor *gate, const swiftattn_tensor *up, int32_t approximate,
+                        const swiftattn_tensor *out);
+
+/* ---- Embeddings -------------------------------------------------------------------------------------------- */
+
+/* out[..., :] = table[ids[...], :] (+ residual[..., :])
+ *   ids (...) int32 or int64, each 0 <= id < V; table (V, N) and out (..., N) of one floating dtype; residual broadcast
+ * to (..., N) or NULL. out may be residual itself. An id out of range is SWIFTATTN_ERROR_INVALID_ARGUMENT. */
+int32_t swiftattn_embedding(const swiftattn_tensor *ids, const swiftattn_tensor *table,
+                            const swiftattn_tensor *residual, const swiftattn_tensor *out);
+
+/* out[t, 2i] = sin(t / 10000^(2i/dim)), out[t, 2i+1] = cos of the same; out (length, dim) floating; an odd dim ends with
+ * a sine. Angles are taken in float64. Source: Vaswani et al. 2017, section 3.5. */
+int32_t swiftattn_sinusoidal_positions(const swiftattn_tensor *out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* SWIFTATTN_H */
