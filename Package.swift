@@ -40,7 +40,7 @@ let package = Package(
             linkerSettings: [
                 // exports exactly the functions of include/swiftattn.h
                 .unsafeFlags([
-                    "-Xlinker", "--version-script=\(Context.packageDirectory)/Sources/SwiftAttnExports/exports.map",
+                    "-use-ld=lld", "-Xlinker", "--version-script=\(Context.packageDirectory)/Sources/SwiftAttnExports/exports.map",
                 ])
             ]),
         .testTarget(name: "SwiftAttnTests", dependencies: ["SwiftAttn", "SwiftAttnExports", "CSwiftAttn"]),

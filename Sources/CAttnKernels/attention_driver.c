@@ -36,24 +36,27 @@ static attn_tile tile_of(const attn_problem *problem, const attn_plan *plan, int
   };
 }
 
+typedef struct job {
+  const attn_problem *problem;
+  const attn_plan *plan;
+  const attn_kernels *kernels;
+  char *scratch;
+  size_t scratch_each;
+} job;
+
+static void run_tile(void *context, int64_t task, int thread) {
+  const job *j = context;
+  const attn_tile tile = tile_of(j->problem, j->plan, task);
+  j->kernels->attention_tile(j->problem, &tile, j->scratch + j->scratch_each * (size_t)thread);
+}
+
 bool attn_forward(const attn_problem *problem, const attn_plan *plan) {
   const attn_kernels *kernels = attn_kernels_for(problem->dtype);
   const int threads = attn_threads_for(plan->threads, plan->task_count);
   const size_t each = (kernels->attention_scratch(problem) + 63) / 64 * 64;
-  char *scratch = attn_scratch_take(each * (size_t)threads);
-  if (!scratch) return false;
-  if (threads == 1) {
-    for (int64_t task = 0; task < plan->task_count; task++) {
-      const attn_tile tile = tile_of(problem, plan, task);
-      kernels->attention_tile(problem, &tile, scratch);
-    }
-  } else {
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
-    for (int64_t task = 0; task < plan->task_count; task++) {
-      const attn_tile tile = tile_of(problem, plan, task);
-      kernels->attention_tile(problem, &tile, scratch + each * (size_t)attn_thread_number());
-    }
-  }
+  job j = { problem, plan, kernels, attn_scratch_take(each * (size_t)threads), each };
+  if (!j.scratch) return false;
+  attn_run_tasks(threads, plan->task_count, run_tile, &j);
   attn_scratch_trim();
   return true;
 }

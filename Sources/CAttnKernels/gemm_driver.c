@@ -13,7 +13,13 @@
 
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 
-typedef struct buffers { char *a, *b, *sums; } buffers;
+typedef struct job {
+  const attn_gemm *gemm;
+  const attn_kernels *kernels;
+  int64_t row_tiles, column_tiles, nc;
+  size_t a_size, b_size, each; /* bytes of a thread's buffers: a, b, sums */
+  char *scratch;
+} job;
 
 static size_t rounded(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
@@ -21,51 +27,51 @@ static attn_matrix at(const attn_matrix *x, int64_t i, int64_t j, int64_t size) 
   return (attn_matrix){ (const char *)x->data + (i * x->row + j * x->column) * size, x->row, x->column };
 }
 
-static void tile(const attn_gemm *g, const attn_kernels *kernels, int64_t entry, int64_t i0, int64_t j0, int64_t nc,
-                 buffers buffer) {
+static void run_tile(void *context, int64_t task, int thread) {
+  const job *J = context;
+  const attn_gemm *g = J->gemm;
+  const attn_kernels *kernels = J->kernels;
+  const int64_t entry = task / (J->row_tiles * J->column_tiles);
+  const int64_t i0 = task / J->column_tiles % J->row_tiles * MC, j0 = task % J->column_tiles * J->nc;
+  char *a_block = J->scratch + J->each * (size_t)thread, *b_panel = a_block + J->a_size, *sums = b_panel + J->b_size;
+
   const int64_t size = (int64_t)attn_dtype_size(g->dtype), real = g->dtype == ATTN_F64 ? 8 : 4;
-  const int64_t nr = kernels->nr, m = MIN(MC, g->m - i0), n = MIN(nc, g->n - j0), panels = (n + nr - 1) / nr;
+  const int64_t nr = kernels->nr, m = MIN(MC, g->m - i0), n = MIN(J->nc, g->n - j0), panels = (n + nr - 1) / nr;
   for (int64_t p0 = 0; p0 < g->k || p0 == 0; p0 += KC) {
     const int64_t k = MIN(KC, g->k - p0);
     const attn_matrix a = at(&g->a[entry], i0, p0, size);
-    kernels->pack_a(g->dtype, &a, m, k, buffer.a);
+    kernels->pack_a(g->dtype, &a, m, k, a_block);
     for (int64_t panel = 0; panel < panels; panel++) {
       const attn_matrix b = at(&g->b[entry], p0, j0 + panel * nr, size);
-      kernels->pack_b(g->dtype, &b, k, MIN(nr, n - panel * nr), buffer.b);
-      kernels->multiply(m, k, buffer.a, buffer.b, buffer.sums + panel * nr * real, panels * nr, p0 > 0);
+      kernels->pack_b(g->dtype, &b, k, MIN(nr, n - panel * nr), b_panel);
+      kernels->multiply(m, k, a_block, b_panel, sums + panel * nr * real, panels * nr, p0 > 0);
     }
   }
   const attn_matrix c = at(&g->c[entry], i0, j0, size);
   const attn_matrix residual = g->residual ? at(&g->residual[entry], i0, j0, size) : c;
   const char *bias = g->bias ? (const char *)g->bias + j0 * g->bias_stride * size : NULL;
-  kernels->finish(g, buffer.sums, panels * nr, &c, g->residual ? &residual : NULL, bias, m, n);
+  kernels->finish(g, sums, panels * nr, &c, g->residual ? &residual : NULL, bias, m, n);
 }
 
 bool attn_gemm_run(const attn_gemm *g) {
   const attn_kernels *kernels = attn_kernels_for(g->dtype);
   const size_t real = g->dtype == ATTN_F64 ? 8 : 4;
-  const int64_t row_tiles = (g->m + MC - 1) / MC;
+  job J = { .gemm = g, .kernels = kernels, .row_tiles = (g->m + MC - 1) / MC, .nc = NC };
   /* Narrower tiles where whole ones would leave threads idle. */
-  int64_t nc = NC;
   const int32_t available = attn_threads_for(g->threads, INT32_MAX);
-  while (nc > kernels->nr && g->batch * row_tiles * ((g->n + nc - 1) / nc) < available) nc /= 2;
-  if (nc < kernels->nr) nc = kernels->nr;
-  const int64_t column_tiles = (g->n + nc - 1) / nc, tiles = g->batch * row_tiles * column_tiles;
+  while (J.nc > kernels->nr && g->batch * J.row_tiles * ((g->n + J.nc - 1) / J.nc) < available) J.nc /= 2;
+  if (J.nc < kernels->nr) J.nc = kernels->nr;
+  J.column_tiles = (g->n + J.nc - 1) / J.nc;
+  const int64_t tiles = g->batch * J.row_tiles * J.column_tiles;
   const int threads = attn_threads_for(g->threads, tiles);
 
-  const size_t a_size = rounded(MIN(MC, (size_t)g->m) * MIN(KC, (size_t)g->k) * real);
-  const size_t b_size = rounded(MIN(KC, (size_t)g->k) * (size_t)kernels->nr * real);
-  const size_t sums_size = rounded(MIN(MC, (size_t)g->m) * (size_t)nc * real);
-  const size_t each = a_size + b_size + sums_size;
-  char *scratch = attn_scratch_take(each * (size_t)threads);
-  if (!scratch) return false;
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-  for (int64_t t = 0; t < tiles; t++) {
-    char *mine = scratch + each * (size_t)attn_thread_number();
-    const buffers buffer = { mine, mine + a_size, mine + a_size + b_size };
-    tile(g, kernels, t / (row_tiles * column_tiles), t / column_tiles % row_tiles * MC, t % column_tiles * nc, nc,
-         buffer);
-  }
+  const size_t m = (size_t)MIN(MC, g->m), k = (size_t)MIN(KC, g->k);
+  J.a_size = rounded(m * k * real);
+  J.b_size = rounded(k * (size_t)kernels->nr * real);
+  J.each = J.a_size + J.b_size + rounded(m * (size_t)J.nc * real);
+  J.scratch = attn_scratch_take(J.each * (size_t)threads);
+  if (!J.scratch) return false;
+  attn_run_tasks(threads, tiles, run_tile, &J);
   attn_scratch_trim();
   return true;
 }

@@ -6,10 +6,10 @@
 #ifdef _OPENMP
 #include <omp.h>
 static int default_threads(void) { return omp_get_max_threads(); }
-int attn_thread_number(void) { return omp_get_thread_num(); }
+static int thread_number(void) { return omp_get_thread_num(); }
 #else
 static int default_threads(void) { return 1; }
-int attn_thread_number(void) { return 0; }
+static int thread_number(void) { return 0; }
 #endif
 
 static atomic_int set_threads;
@@ -26,13 +26,33 @@ int attn_threads_for(int32_t wanted, int64_t tasks) {
   return (int)(tasks < threads ? (tasks > 1 ? tasks : 1) : threads);
 }
 
-void attn_parallel_for(int64_t count, int64_t grain, attn_range_body body, void *context) {
-  const int64_t ranges = count / grain;
-  if (ranges < 2) {
-    if (count > 0) body(context, 0, count);
+/* A counter of our own in place of an OpenMP loop with a dynamic schedule: the compiler ends such a loop with a call that
+ * libomp before version 17 does not have. */
+void attn_run_tasks(int threads, int64_t tasks, attn_task_body body, void *context) {
+  if (threads == 1) {
+    for (int64_t task = 0; task < tasks; task++) body(context, task, 0);
     return;
   }
-#pragma omp parallel for schedule(dynamic) num_threads(attn_threads_for(0, ranges))
-  for (int64_t r = 0; r < ranges; r++)
-    body(context, r * grain, r == ranges - 1 ? count : (r + 1) * grain);
+  _Atomic int64_t next = 0;
+#pragma omp parallel num_threads(threads)
+  for (int64_t task; (task = atomic_fetch_add(&next, 1)) < tasks;) body(context, task, thread_number());
+}
+
+typedef struct ranges {
+  int64_t count, grain, last;
+  attn_range_body body;
+  void *context;
+} ranges;
+
+static void run_range(void *context, int64_t task, int thread) {
+  (void)thread;
+  const ranges *r = context;
+  r->body(r->context, task * r->grain, task == r->last ? r->count : (task + 1) * r->grain);
+}
+
+void attn_parallel_for(int64_t count, int64_t grain, attn_range_body body, void *context) {
+  if (count <= 0) return;
+  const int64_t tasks = count < 2 * grain ? 1 : count / grain;
+  ranges r = { count, grain, tasks - 1, body, context };
+  attn_run_tasks(attn_threads_for(0, tasks), tasks, run_range, &r);
 }

@@ -96,7 +96,7 @@ static double score(const row *w, const double *q, const double *k, int64_t j, d
     dot += q[d] * k[d];
     magnitude += fabs(q[d] * k[d]);
   }
-  magnitude *= fabs(w->scale);
+  magnitude *= fabs(w->scale) * (1 + sqrt((double)w->r->head_dim) / 8); /* rounding walks with the length of a sum */
   stages[SWIFTATTN_WEIGHTS_SCALED] = s = w->scale * dot;
   if (w->o->softcap > 0) s = w->o->softcap * tanh(s / w->o->softcap);
   stages[SWIFTATTN_WEIGHTS_CAPPED] = s;

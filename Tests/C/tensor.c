@@ -24,7 +24,7 @@ const char *dtype_name(swiftattn_dtype dtype) {
 }
 
 double dtype_roundoff(swiftattn_dtype dtype) {
-  if (dtype.code == SWIFTATTN_DTYPE_CODE_BFLOAT) return 0x1p-9;
+  if (dtype.code == SWIFTATTN_DTYPE_CODE_BFLOAT) return 0x1p-8;
   return dtype.bits == 16 ? 0x1p-11 : dtype.bits == 32 ? 0x1p-24 : 0x1p-53;
 }
 

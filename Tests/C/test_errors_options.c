@@ -61,11 +61,11 @@ static void lengths(void) {
   ATTENTION("kv_lengths far beyond Tk", INVALID_ARGUMENT, "kv_lengths", "4294967296", SET(kv_lengths, numbers(I64, 0, 4294967296)));
   ATTENTION("kv_lengths negative", INVALID_ARGUMENT, "kv_lengths", "-3", SET(kv_lengths, numbers(I64, 7, -3)));
   ATTENTION("kv_lengths of floats", INVALID_DTYPE, "kv_lengths", "float32", SET(kv_lengths, numbers(F32, 1, 2)));
-  ATTENTION("q_lengths of bytes", INVALID_DTYPE, "q_lengths", "uint8", SET(q_lengths, numbers(I32, 1, 2));
+  ATTENTION("q_lengths of bytes", INVALID_DTYPE, "q_lengths", "8 bits", SET(q_lengths, numbers(I32, 1, 2));
             c.p.q_lengths.dtype.code = SWIFTATTN_DTYPE_CODE_UINT; c.p.q_lengths.dtype.bits = 8);
   ATTENTION("kv_lengths for one entry", INVALID_SHAPE, "kv_lengths", "1", SET(kv_lengths, numbers(I32, 1, 2));
             c.p.kv_lengths.shape[0] = 1);
-  ATTENTION("kv_lengths of rank 2", INVALID_SHAPE, "kv_lengths", "2", SET(kv_lengths, TENSOR(I32, LAYOUT_DENSE, 2, 1)));
+  ATTENTION("kv_lengths of rank 2", INVALID_SHAPE, "kv_lengths", "(2, 1)", SET(kv_lengths, TENSOR(I32, LAYOUT_DENSE, 2, 1)));
   ATTENTION("kv_lengths without data", NULL_POINTER, "kv_lengths", "NULL", SET(kv_lengths, numbers(I32, 1, 2));
             c.p.kv_lengths.data = NULL);
 }
@@ -98,7 +98,7 @@ static void masks(void) {
 
 static void per_head(void) {
   ATTENTION("alibi_slopes for three heads", INVALID_SHAPE, "alibi_slopes", "3", SET(alibi_slopes, TENSOR(F32, LAYOUT_DENSE, 3)));
-  ATTENTION("alibi_slopes of rank 2", INVALID_SHAPE, "alibi_slopes", "2", SET(alibi_slopes, TENSOR(F32, LAYOUT_DENSE, 4, 1)));
+  ATTENTION("alibi_slopes of rank 2", INVALID_SHAPE, "alibi_slopes", "(4, 1)", SET(alibi_slopes, TENSOR(F32, LAYOUT_DENSE, 4, 1)));
   ATTENTION("alibi_slopes in float16", INVALID_DTYPE, "alibi_slopes", "float16", SET(alibi_slopes, TENSOR(F16, LAYOUT_DENSE, 4)));
   ATTENTION("sinks for the key heads", INVALID_SHAPE, "sinks", "2", SET(sinks, TENSOR(F32, LAYOUT_DENSE, 2)));
   ATTENTION("sinks in float64", INVALID_DTYPE, "sinks", "float64", SET(sinks, TENSOR(F64, LAYOUT_DENSE, 4)));

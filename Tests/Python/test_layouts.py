@@ -143,3 +143,22 @@ def test_offsets_beyond_31_bits_elsewhere():
     np.testing.assert_array_equal(
         swiftattn.scaled_dot_product_attention(q, k, k, mask), swiftattn.scaled_dot_product_attention(q, k, k, mask.copy())
     )
+
+
+@pytest.mark.once
+def test_more_keys_than_31_bits_count():
+    """2^31 + 64 keys (one row, repeated by a zero stride), of which a window or a length shows a few."""
+    rng = np.random.default_rng(5)
+    many = 2**31 + 64
+    q, k, v = (normal(rng, (1, 2, length, 8)) for length in (3, 1, 1))
+    long_k, long_v = (np.broadcast_to(x, (1, 2, many, 8)) for x in (k, v))
+    few_k, few_v = (np.broadcast_to(x, (1, 2, 4, 8)) for x in (k, v))
+    expected = swiftattn.scaled_dot_product_attention(q, few_k, few_v)
+    for options in (
+        dict(window=(3, 0), query_offset=2**31 + 5, is_causal=True),
+        dict(kv_lengths=[4]),
+        dict(window=(3, None), is_causal="lower_right"),
+    ):
+        np.testing.assert_allclose(
+            swiftattn.scaled_dot_product_attention(q, long_k, long_v, **options), expected, rtol=1e-6
+        )

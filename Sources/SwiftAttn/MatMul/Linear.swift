@@ -1,0 +1,72 @@
+/// The fused linear layer.
+
+/// out = residual + activation(x · weightᵀ + bias).
+///
+/// - Parameters:
+///   - x: (..., K).
+///   - weight: (N, K), as PyTorch's.
+///   - bias: (N,).
+///   - residual: broadcast to (..., N).
+///   - out: (..., N), written; may be the residual itself.
+/// - Throws: `Failure` for whatever does not fit; out is then untouched.
+///
+/// Sum, bias, activation and residual are taken in float32 (float64 for float64) and rounded once. A row's result does not
+/// depend on the number of rows.
+public func linear(_ x: Tensor, weight: Tensor, bias: Tensor? = nil, residual: Tensor? = nil,
+                   activation: Activation = .none, precision: Precision = .highest, out: Tensor) throws(Failure) {
+    try Library.requireKernels()
+    try x.checked("x").expect(rank: 1...Dims.capacity, "x")
+    try x.expectFloating("x")
+    try weight.checked("weight").expect(rank: 2...2, "weight")
+    let k = x.shape[x.rank - 1], n = weight.shape[0]
+    guard weight.shape[1] == k else { throw .shape("weight: shape is \(weight.shape), x has \(k) features") }
+    var shape = x.shape
+    shape[x.rank - 1] = n
+    if let bias {
+        try bias.checked("bias").expect(shape: [n], "bias")
+    }
+    if let residual { _ = try residual.checked("residual").broadcast(toShape: shape, "residual") }
+    for (name, tensor) in [("weight", weight), ("bias", bias), ("residual", residual), ("out", out)] as [(StaticString, Tensor?)] {
+        try tensor?.expect(dtype: x.dtype, name, as: "x")
+    }
+    try out.expect(shape: shape, "out")
+    _ = try out.checkedOutput("out")
+    try checkAliasing(outputs: [("out", out)], inputs: [("x", x), ("weight", weight), ("bias", bias)],
+                      inPlace: [("residual", residual)])
+
+    let wide = try residual?.broadcast(toShape: shape, "residual")
+    let rows = Rows(of: [x, out] + (wide.map { [$0] } ?? []))
+    let w = weight.reshaped([k, n], strides: [weight.strides[1], weight.strides[0]])
+    try Gemm(a: rows.matrix(x), b: w.broadcast(to: Dims(rows.leading), kept: 2, "weight"), c: rows.matrix(out),
+             residual: wide.map(rows.matrix), bias: bias, activation: activation).run()
+}
+
+/// How the leading dims of equally shaped tensors are read as rows of matrices: the trailing ones of them that every
+/// tensor steps through evenly make one row index, the rest remain a batch.
+private struct Rows {
+    let leading: [Int]
+    private let batchDims: [Int]
+    private let rowDim: Int?
+    private let count: Int
+
+    init(of tensors: [Tensor]) {
+        let shape = tensors[0].shape
+        var outer = (0..<shape.count - 1).filter { shape[$0] != 1 }
+        let rowDim = outer.popLast()
+        var count = rowDim.map { shape[$0] } ?? 1
+        while let rowDim, let next = outer.last,
+              tensors.allSatisfy({ $0.strides[next] == $0.strides[rowDim] &* count }) {
+            count *= shape[next]
+            outer.removeLast()
+        }
+        leading = outer.map { shape[$0] }
+        batchDims = outer
+        self.rowDim = rowDim
+        self.count = count
+    }
+
+    func matrix(_ t: Tensor) -> Tensor {
+        t.reshaped(leading + [count, t.shape[t.rank - 1]],
+                   strides: batchDims.map { t.strides[$0] } + [rowDim.map { t.strides[$0] } ?? 0, t.strides[t.rank - 1]])
+    }
+}
