@@ -1,2 +1,83 @@
-build:
+# Two commands are enough: `make demo` and `make test`. `make help` lists the rest.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PREFIX ?= /usr/local
+VERSION := $(shell sed -n 's/.*VERSION_\(MAJOR\|MINOR\|PATCH\) //p' include/swiftattn.h | paste -sd.)
+LIBRARY := .build/release/libswiftattn.so
+CLANG := $(dir $(realpath $(shell command -v swift)))clang
+
+.PHONY: help build demo test test-c test-kernels test-swift test-python test-arm test-sanitize test-peers bench \
+        bench-quick install deps clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+deps:
+	@.ci/apt-install libomp-dev python3-dev python3-venv pkg-config gcc g++ binutils
+
+build: deps ## libswiftattn.so in .build/release
 	swift build -c release -Xswiftc -static-stdlib --product swiftattn
+
+# A virtual environment holds what a requirements file names; it is made anew when the file changes.
+.venv/%: %/requirements.txt | deps
+	python3 -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check -r $<
+	@mkdir -p $(dir $@) && touch $@
+
+demo: build .venv/Examples/sentence_embeddings ## the main job on real weights
+	@Examples/run_c.sh Examples/attention.c
+	PYTHONPATH=bindings/python .venv/bin/python Examples/sentence_embeddings
+
+test: test-c test-kernels test-swift test-python ## everything but what needs torch
+
+test-c: build ## the C ABI, as a user links it
+	Tests/C/run.sh
+
+test-kernels: deps ## every kernel of every ISA against a reference
+	Tests/Kernels/run.sh
+
+test-swift: deps ## the Swift face
+	Tests/SwiftAttnTests/run.sh
+
+test-python: build .venv/Tests/Python ## against float64 NumPy, for every ISA
+	Tests/Python/run.sh .venv/bin/python
+
+test-arm: ## the C target, cross-compiled and run under qemu
+	@.ci/apt-install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
+	Tests/Kernels/run_arm.sh
+
+test-sanitize: build ## the C tests under AddressSanitizer, UBSan and valgrind
+	@.ci/apt-install valgrind
+	Tests/C/run_sanitized.sh
+
+test-peers: build .venv-peers/ready ## against torch, in an environment of its own
+	PYTHONPATH=bindings/python .venv-peers/bin/python -m pytest -q Tests/Python/peers
+
+.venv-peers/ready: Benchmarks/requirements.txt | deps
+	python3 -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+bench: build .venv-peers/ready ## side by side with the peers
+	PYTHONPATH=bindings/python .venv-peers/bin/python Benchmarks
+
+bench-quick: build .venv-peers/ready ## the core cases in a few minutes
+	PYTHONPATH=bindings/python .venv-peers/bin/python Benchmarks --quick
+
+install: $(LIBRARY) ## to PREFIX: library, header, pkg-config file
+	install -D -m 755 $(LIBRARY) $(DESTDIR)$(PREFIX)/lib/libswiftattn.so
+	install -D -m 644 include/swiftattn.h $(DESTDIR)$(PREFIX)/include/swiftattn.h
+	mkdir -p $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$${prefix}/lib' 'includedir=$${prefix}/include' '' \
+	  'Name: swiftattn' 'Description: Transformer attention kernels for the CPU' 'Version: $(VERSION)' \
+	  'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -Wl,-rpath,$${libdir} -lswiftattn' \
+	  > $(DESTDIR)$(PREFIX)/lib/pkgconfig/swiftattn.pc
+
+$(LIBRARY):
+	$(MAKE) build
+
+clean: ## removes what the targets made, environments included
+	rm -rf .build .build-* .venv .venv-* out

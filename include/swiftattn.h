@@ -177,8 +177,8 @@ typedef struct swiftattn_attention_options {
  * (MHA, GQA, MQA). q, k, v and out have one floating dtype.
  *
  * Edge rows. A row that sees no key: out 0, weights 0, lse -inf (with a sink: the sink). What is in a key or value row
- * that is not visible never matters, NaN and Inf included. NaN in a visible key, value or query makes that row NaN and
- * no other. Zero-size dims give empty or zero results; with D = 0 all scores are 0. Result bits depend on the row's own
+ * that is not visible never matters, NaN and Inf included. NaN in a visible key or in the query makes that row NaN, NaN in
+ * a visible value that column of it; other rows are untouched. Zero-size dims give empty or zero results; with D = 0 all scores are 0. Result bits depend on the row's own
  * inputs and the options only, not on threads, the batch or other rows.
  *
  * Scratch memory does not grow with Tq or Tk.

@@ -61,8 +61,10 @@ void buffer_free_all(void) {
   while (buffers) {
     buffer *b = buffers;
     buffers = b->next;
-    if (b->mapping) munmap(b->mapping, b->mapped);
-    else free(b->data);
+    if (b->mapping)
+      munmap(b->mapping, b->mapped);
+    else
+      free(b->data);
     free(b->copy);
     free(b);
   }

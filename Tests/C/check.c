@@ -103,9 +103,7 @@ uint64_t random_bits(void) {
   return z ^ (z >> 31);
 }
 
-int64_t random_int(int64_t low, int64_t high) {
-  return low + (int64_t)(random_bits() % (uint64_t)(high - low + 1));
-}
+int64_t random_int(int64_t low, int64_t high) { return low + (int64_t)(random_bits() % (uint64_t)(high - low + 1)); }
 
 int random_chance(int one_in) { return random_bits() % (uint64_t)one_in == 0; }
 

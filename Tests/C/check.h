@@ -24,8 +24,8 @@ void check_fail(const char *file, int line, const char *format, ...);
 /* Prints "N passed, N failed" and returns the exit code. */
 int check_report(void);
 
-#define CHECK(condition, ...)                                     \
-  do {                                                            \
+#define CHECK(condition, ...)                                      \
+  do {                                                             \
     if (!(condition)) check_fail(__FILE__, __LINE__, __VA_ARGS__); \
   } while (0)
 

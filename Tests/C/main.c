@@ -8,8 +8,10 @@
 int main(int argc, char **argv) {
   for (int n = 1; n < argc; n++) {
     if (strcmp(argv[n], "--unsupported-isa") == 0) return run_unsupported_isa();
-    if (strcmp(argv[n], "--quick") == 0) check_quick = 1;
-    else check_filter(argv[n]);
+    if (strcmp(argv[n], "--quick") == 0)
+      check_quick = 1;
+    else
+      check_filter(argv[n]);
   }
   printf("swiftattn %s, isa %s, %d threads\n", swiftattn_version(), swiftattn_cpu_isa(), swiftattn_get_num_threads());
   run_abi();

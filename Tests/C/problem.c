@@ -30,7 +30,8 @@ static void make(problem *p, swiftattn_dtype dtype, sizes n, int strided) {
   memset(p, 0, sizeof *p);
   p->options = defaults;
   p->query = TENSOR(dtype, PICK, n.batch, n.q_heads, n.q_len, n.head_dim);
-  p->key = TENSOR(dtype, strided && random_chance(8) ? LAYOUT_BROADCAST : PICK, n.batch, n.kv_heads, n.k_len, n.head_dim);
+  p->key =
+      TENSOR(dtype, strided && random_chance(8) ? LAYOUT_BROADCAST : PICK, n.batch, n.kv_heads, n.k_len, n.head_dim);
   p->value = TENSOR(dtype, PICK, n.batch, n.kv_heads, n.k_len, n.value_dim);
   p->out = TENSOR(dtype, PICK, n.batch, n.q_heads, n.q_len, n.value_dim);
   p->lse = TENSOR(statistic_dtype(dtype), PICK, n.batch, n.q_heads, n.q_len);
@@ -133,16 +134,17 @@ void problem_describe(const problem *p) {
   const swiftattn_attention_options *o = &p->options;
   const int64_t *q = p->query.shape, *k = p->key.shape;
   char mask[64] = "";
-  if (o->attn_mask) snprintf(mask, sizeof mask, " %s mask of rank %d", dtype_name(o->attn_mask->dtype), o->attn_mask->ndim);
-  check_context("%s q %lldx%lldx%lldx%lld k %lldx%lld v %lld causal %d flags %u offset %lld window %lld,%lld scale %g "
-                "softcap %g dropout %g%s%s%s%s%s%s%s weights %s %s",
-                dtype_name(p->query.dtype), (long long)q[0], (long long)q[1], (long long)q[2], (long long)q[3],
-                (long long)k[1], (long long)k[2], (long long)p->value.shape[3], o->causal, o->flags,
-                (long long)o->query_offset, (long long)o->window_left, (long long)o->window_right, o->scale, o->softcap,
-                o->dropout_p, mask, o->alibi_slopes ? " alibi" : "", o->sinks ? " sinks" : "",
-                o->q_lengths ? " q_lengths" : "", o->kv_lengths ? " kv_lengths" : "",
-                o->query_offsets ? " query_offsets" : "", p->has_lse ? " lse" : "",
-                p->has_weights ? stage_names[o->weights_stage] : "none", p->has_weights ? dtype_name(p->weights.dtype) : "");
+  if (o->attn_mask)
+    snprintf(mask, sizeof mask, " %s mask of rank %d", dtype_name(o->attn_mask->dtype), o->attn_mask->ndim);
+  check_context(
+      "%s q %lldx%lldx%lldx%lld k %lldx%lld v %lld causal %d flags %u offset %lld window %lld,%lld scale %g "
+      "softcap %g dropout %g%s%s%s%s%s%s%s weights %s %s",
+      dtype_name(p->query.dtype), (long long)q[0], (long long)q[1], (long long)q[2], (long long)q[3], (long long)k[1],
+      (long long)k[2], (long long)p->value.shape[3], o->causal, o->flags, (long long)o->query_offset,
+      (long long)o->window_left, (long long)o->window_right, o->scale, o->softcap, o->dropout_p, mask,
+      o->alibi_slopes ? " alibi" : "", o->sinks ? " sinks" : "", o->q_lengths ? " q_lengths" : "",
+      o->kv_lengths ? " kv_lengths" : "", o->query_offsets ? " query_offsets" : "", p->has_lse ? " lse" : "",
+      p->has_weights ? stage_names[o->weights_stage] : "none", p->has_weights ? dtype_name(p->weights.dtype) : "");
 }
 
 int32_t problem_run(const problem *p) {

@@ -25,8 +25,7 @@ double reference_activation(double x, int32_t activation) {
   switch (activation) {
     case SWIFTATTN_ACTIVATION_RELU: return isnan(x) ? x : x > 0 ? x : 0;
     case SWIFTATTN_ACTIVATION_GELU: return x / 2 * erfc(-x / sqrt(2.0));
-    case SWIFTATTN_ACTIVATION_GELU_TANH:
-      return x / 2 * (1 + tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x)));
+    case SWIFTATTN_ACTIVATION_GELU_TANH: return x / 2 * (1 + tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x)));
     case SWIFTATTN_ACTIVATION_SILU: return x / (1 + exp(-x));
     default: return x;
   }
@@ -89,7 +88,7 @@ static int is_dropped(const row *w, int64_t j) {
   return words[j & 3] < floor(w->o->dropout_p * 0x1p32);
 }
 
-/* One score; stages[SWIFTATTN_WEIGHTS_SCALED...BIASED] get its values on the way. Returns the magnitude of the terms. */
+/* One score; stages gets its value at each SWIFTATTN_WEIGHTS_* after P. Returns the magnitude of the terms. */
 static double score(const row *w, const double *q, const double *k, int64_t j, double stages[4]) {
   double dot = 0, magnitude = 0, s;
   for (int64_t d = 0; d < w->r->head_dim; d++) {

@@ -81,12 +81,18 @@ double tensor_load(const swiftattn_tensor *t, const int64_t *index) {
 
 void tensor_store(const swiftattn_tensor *t, const int64_t *index, double value) {
   void *at = tensor_at(t, index);
-  if (t->dtype.code == SWIFTATTN_DTYPE_CODE_BOOL) *(uint8_t *)at = (uint8_t)value;
-  else if (t->dtype.code == SWIFTATTN_DTYPE_CODE_INT && t->dtype.bits == 32) *(int32_t *)at = (int32_t)value;
-  else if (t->dtype.code == SWIFTATTN_DTYPE_CODE_INT) *(int64_t *)at = (int64_t)value;
-  else if (t->dtype.bits == 64) *(double *)at = value;
-  else if (t->dtype.bits == 32) *(float *)at = (float)value;
-  else *(uint16_t *)at = encode16(value, mantissa_bits_of(t->dtype));
+  if (t->dtype.code == SWIFTATTN_DTYPE_CODE_BOOL)
+    *(uint8_t *)at = (uint8_t)value;
+  else if (t->dtype.code == SWIFTATTN_DTYPE_CODE_INT && t->dtype.bits == 32)
+    *(int32_t *)at = (int32_t)value;
+  else if (t->dtype.code == SWIFTATTN_DTYPE_CODE_INT)
+    *(int64_t *)at = (int64_t)value;
+  else if (t->dtype.bits == 64)
+    *(double *)at = value;
+  else if (t->dtype.bits == 32)
+    *(float *)at = (float)value;
+  else
+    *(uint16_t *)at = encode16(value, mantissa_bits_of(t->dtype));
 }
 
 double tensor_load1(const swiftattn_tensor *t, int64_t i) { return tensor_load(t, &i); }

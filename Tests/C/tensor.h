@@ -34,9 +34,8 @@ enum {
 };
 
 swiftattn_tensor tensor_make(swiftattn_dtype dtype, int layout, int ndim, const int64_t *shape);
-#define TENSOR(dtype, layout, ...)                                                       \
-  tensor_make(dtype, layout, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), \
-              (const int64_t[]){__VA_ARGS__})
+#define TENSOR(dtype, layout, ...) \
+  tensor_make(dtype, layout, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[]){__VA_ARGS__})
 
 int tensor_random_layout(void);
 int64_t tensor_count(const swiftattn_tensor *t);

@@ -54,9 +54,15 @@ static void struct_layouts(void) {
 }
 
 static void constants(void) {
-  static const int status[] = {SWIFTATTN_SUCCESS, SWIFTATTN_ERROR_NULL_POINTER, SWIFTATTN_ERROR_INVALID_ARGUMENT,
-                               SWIFTATTN_ERROR_INVALID_SHAPE, SWIFTATTN_ERROR_INVALID_DTYPE, SWIFTATTN_ERROR_ALIASING,
-                               SWIFTATTN_ERROR_STRUCT_SIZE, SWIFTATTN_ERROR_OUT_OF_MEMORY, SWIFTATTN_ERROR_UNSUPPORTED_ISA};
+  static const int status[] = {SWIFTATTN_SUCCESS,
+                               SWIFTATTN_ERROR_NULL_POINTER,
+                               SWIFTATTN_ERROR_INVALID_ARGUMENT,
+                               SWIFTATTN_ERROR_INVALID_SHAPE,
+                               SWIFTATTN_ERROR_INVALID_DTYPE,
+                               SWIFTATTN_ERROR_ALIASING,
+                               SWIFTATTN_ERROR_STRUCT_SIZE,
+                               SWIFTATTN_ERROR_OUT_OF_MEMORY,
+                               SWIFTATTN_ERROR_UNSUPPORTED_ISA};
   static const int from_zero[][4] = {
       {SWIFTATTN_CAUSAL_NONE, SWIFTATTN_CAUSAL_UPPER_LEFT, SWIFTATTN_CAUSAL_LOWER_RIGHT, 3},
       {SWIFTATTN_PRECISION_HIGHEST, SWIFTATTN_PRECISION_HIGH, SWIFTATTN_PRECISION_MEDIUM, 3},
@@ -68,9 +74,11 @@ static void constants(void) {
     for (int n = 0; n < 4; n++) CHECK(from_zero[row][n] == n, "row %d: %d is %d", row, n, from_zero[row][n]);
   CHECK(SWIFTATTN_ACTIVATION_SILU == 4, "silu");
   CHECK(SWIFTATTN_ATTENTION_HAS_SCALE == 1 && SWIFTATTN_ATTENTION_HAS_QUERY_OFFSET == 2 &&
-            SWIFTATTN_ATTENTION_HAS_WINDOW_LEFT == 4 && SWIFTATTN_ATTENTION_HAS_WINDOW_RIGHT == 8, "flags");
+            SWIFTATTN_ATTENTION_HAS_WINDOW_LEFT == 4 && SWIFTATTN_ATTENTION_HAS_WINDOW_RIGHT == 8,
+        "flags");
   CHECK(SWIFTATTN_DTYPE_CODE_INT == 0 && SWIFTATTN_DTYPE_CODE_UINT == 1 && SWIFTATTN_DTYPE_CODE_FLOAT == 2 &&
-            SWIFTATTN_DTYPE_CODE_BFLOAT == 4 && SWIFTATTN_DTYPE_CODE_BOOL == 6, "DLPack's type codes");
+            SWIFTATTN_DTYPE_CODE_BFLOAT == 4 && SWIFTATTN_DTYPE_CODE_BOOL == 6,
+        "DLPack's type codes");
 }
 
 static void init_equals_zeroed(void) {
@@ -108,14 +116,16 @@ static void larger_struct_with_zero_tail(void) {
 }
 
 static void same_from_cpp(void) {
-  CHECK(cpp_sees_the_same_layout(sizeof(swiftattn_tensor), sizeof(swiftattn_attention_options), sizeof(swiftattn_linear_options)),
+  CHECK(cpp_sees_the_same_layout(sizeof(swiftattn_tensor), sizeof(swiftattn_attention_options),
+                                 sizeof(swiftattn_linear_options)),
         "C++ sees other sizes");
   CHECK(cpp_calls_the_library(), "a call from C++ failed: %s", swiftattn_last_error());
 }
 
 static void version(void) {
   char expected[32];
-  snprintf(expected, sizeof expected, "%d.%d.%d", SWIFTATTN_VERSION_MAJOR, SWIFTATTN_VERSION_MINOR, SWIFTATTN_VERSION_PATCH);
+  snprintf(expected, sizeof expected, "%d.%d.%d", SWIFTATTN_VERSION_MAJOR, SWIFTATTN_VERSION_MINOR,
+           SWIFTATTN_VERSION_PATCH);
   CHECK(strcmp(swiftattn_version(), expected) == 0, "version is %s, header has %s", swiftattn_version(), expected);
   CHECK(swiftattn_version() == swiftattn_version(), "the string moved");
 }
@@ -126,7 +136,8 @@ static void isa(void) {
   int is_known = 0;
   for (int n = 0; n < 4; n++) is_known |= strcmp(swiftattn_cpu_isa(), known[n]) == 0;
   CHECK(is_known, "isa is %s", swiftattn_cpu_isa());
-  CHECK(!forced || !*forced || strcmp(forced, swiftattn_cpu_isa()) == 0, "asked for %s, got %s", forced, swiftattn_cpu_isa());
+  CHECK(!forced || !*forced || strcmp(forced, swiftattn_cpu_isa()) == 0, "asked for %s, got %s", forced,
+        swiftattn_cpu_isa());
 }
 
 static void thread_count(void) {

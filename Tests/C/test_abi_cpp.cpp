@@ -12,7 +12,9 @@ extern "C" int cpp_calls_the_library() {
   float one = 1, two = 2, attended = 0, product = 0;
   const swiftattn_dtype float32 = {SWIFTATTN_DTYPE_CODE_FLOAT, 32, 1};
   const swiftattn_tensor q = {&one, 2, float32, {1, 1}, {1, 1}, 0}, v = {&two, 2, float32, {1, 1}, {1, 1}, 0};
-  const swiftattn_tensor out = {&attended, 2, float32, {1, 1}, {1, 1}, 0}, sum = {&product, 2, float32, {1, 1}, {1, 1}, 0};
+  const swiftattn_tensor out = {&attended, 2, float32, {1, 1}, {1, 1}, 0},
+                         sum = {&product, 2, float32, {1, 1}, {1, 1}, 0};
   return swiftattn_scaled_dot_product_attention(&q, &q, &v, &options, &out, nullptr, nullptr) == SWIFTATTN_SUCCESS &&
-         swiftattn_linear(&q, &v, nullptr, nullptr, &linear, &sum) == SWIFTATTN_SUCCESS && attended == 2 && product == 2;
+         swiftattn_linear(&q, &v, nullptr, nullptr, &linear, &sum) == SWIFTATTN_SUCCESS && attended == 2 &&
+         product == 2;
 }

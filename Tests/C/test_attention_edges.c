@@ -24,7 +24,8 @@ static void poison_row(const swiftattn_tensor *t, int64_t b, int64_t h, int64_t 
 
 /* Runs p before and after the keys that visible says no to are poisoned: the bits must not change. */
 static void check_poison(problem *p, int (*visible)(const problem *p, int64_t b, int64_t j)) {
-  swiftattn_tensor clean_out = tensor_like(&p->out), clean_lse = tensor_like(&p->lse), clean_weights = tensor_like(&p->weights);
+  swiftattn_tensor clean_out = tensor_like(&p->out), clean_lse = tensor_like(&p->lse),
+                   clean_weights = tensor_like(&p->weights);
   problem dirty = *p;
   dirty.out = clean_out;
   dirty.lse = clean_lse;
@@ -43,7 +44,9 @@ static void check_poison(problem *p, int (*visible)(const problem *p, int64_t b,
   CHECK(tensor_same_bits(&p->weights, &dirty.weights), "weights changed with what is in an invisible key");
 }
 
-static int within_length(const problem *p, int64_t b, int64_t j) { return j < (int64_t)tensor_load1(&p->kv_lengths, b); }
+static int within_length(const problem *p, int64_t b, int64_t j) {
+  return j < (int64_t)tensor_load1(&p->kv_lengths, b);
+}
 static int within_mask(const problem *p, int64_t b, int64_t j) {
   double value = tensor_load1(&p->attn_mask, j);
   (void)b;
@@ -111,8 +114,10 @@ static void poison_stays_in_the_rows_that_see_it(void) {
       for (int64_t i = 0; i < 40; i++) {
         int64_t at[4] = {0, h, i, 0};
         int same = memcmp(tensor_at(&p.out, at), tensor_at(&dirty.out, at), 16 * dtype_size(p.out.dtype)) == 0;
-        if (i < 30) CHECK(same && tensor_load(&p.lse, at) == tensor_load(&dirty.lse, at), "row %d changed", (int)i);
-        else CHECK(isnan(tensor_load(&dirty.out, at)) && isnan(tensor_load(&dirty.lse, at)), "row %d is not NaN", (int)i);
+        if (i < 30)
+          CHECK(same && tensor_load(&p.lse, at) == tensor_load(&dirty.lse, at), "row %d changed", (int)i);
+        else
+          CHECK(isnan(tensor_load(&dirty.out, at)) && isnan(tensor_load(&dirty.lse, at)), "row %d is not NaN", (int)i);
       }
   }
 }
@@ -200,7 +205,8 @@ static void leading_dims(void) {
       if (broadcast && rank >= 4) k[rank - 4] = 1;
       p.query = tensor_make(F32, tensor_random_layout(), rank, q);
       p.key = tensor_make(F32, tensor_random_layout(), rank, k);
-      p.value = broadcast && rank > 4 ? tensor_make(F32, LAYOUT_DENSE, 4, k + rank - 4) : tensor_make(F32, LAYOUT_DENSE, rank, k);
+      p.value = broadcast && rank > 4 ? tensor_make(F32, LAYOUT_DENSE, 4, k + rank - 4)
+                                      : tensor_make(F32, LAYOUT_DENSE, rank, k);
       p.out = tensor_make(F32, tensor_random_layout(), rank, q);
       p.lse = tensor_make(F32, LAYOUT_DENSE, rank - 1, q);
       p.weights = tensor_make(F32, LAYOUT_DENSE, rank, w);

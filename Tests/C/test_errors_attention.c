@@ -45,13 +45,14 @@ static void shapes(void) {
   ATTENTION("head_dim of key", INVALID_SHAPE, "key", "6", c.p.key.shape[3] = 6);
   ATTENTION("length of value", INVALID_SHAPE, "value", "3", c.p.value.shape[2] = 3);
   ATTENTION("heads of value", INVALID_SHAPE, "value", "1", c.p.value.shape[1] = 1);
-  ATTENTION("heads that do not divide", INVALID_SHAPE, "key", "3",
-            c.p.key = TENSOR(F32, LAYOUT_DENSE, 2, 3, 7, 8); c.p.value = TENSOR(F32, LAYOUT_DENSE, 2, 3, 7, 8));
+  ATTENTION("heads that do not divide", INVALID_SHAPE, "key", "3", c.p.key = TENSOR(F32, LAYOUT_DENSE, 2, 3, 7, 8);
+            c.p.value = TENSOR(F32, LAYOUT_DENSE, 2, 3, 7, 8));
   ATTENTION("more key heads than query heads", INVALID_SHAPE, "key", "8",
-            c.p.key = TENSOR(F32, LAYOUT_DENSE, 2, 8, 7, 8); c.p.value = TENSOR(F32, LAYOUT_DENSE, 2, 8, 7, 8));
+            c.p.key = TENSOR(F32, LAYOUT_DENSE, 2, 8, 7, 8);
+            c.p.value = TENSOR(F32, LAYOUT_DENSE, 2, 8, 7, 8));
   ATTENTION("no key heads", INVALID_SHAPE, "key", "0", c.p.key.shape[1] = c.p.value.shape[1] = 0);
-  ATTENTION("batch of key", INVALID_SHAPE, "key", "3",
-            c.p.key = TENSOR(F32, LAYOUT_DENSE, 3, 2, 7, 8); c.p.value = TENSOR(F32, LAYOUT_DENSE, 3, 2, 7, 8));
+  ATTENTION("batch of key", INVALID_SHAPE, "key", "3", c.p.key = TENSOR(F32, LAYOUT_DENSE, 3, 2, 7, 8);
+            c.p.value = TENSOR(F32, LAYOUT_DENSE, 3, 2, 7, 8));
   ATTENTION("batch of out", INVALID_SHAPE, "out", "1", c.p.out.shape[0] = 1);
   ATTENTION("heads of out", INVALID_SHAPE, "out", "2", c.p.out.shape[1] = 2);
   ATTENTION("length of out", INVALID_SHAPE, "out", "4", c.p.out.shape[2] = 4);
@@ -70,7 +71,8 @@ static void strides(void) {
   ATTENTION("weights with a zero stride", INVALID_SHAPE, "weights", "0", c.p.weights.strides[0] = 0);
   ATTENTION("a stride that leaves the address space", INVALID_SHAPE, "key", "4611686018427387904",
             c.p.key.strides[0] = (int64_t)1 << 62);
-  ATTENTION("the most negative stride", INVALID_SHAPE, "value", "-9223372036854775808", c.p.value.strides[0] = INT64_MIN);
+  ATTENTION("the most negative stride", INVALID_SHAPE, "value", "-9223372036854775808",
+            c.p.value.strides[0] = INT64_MIN);
   ATTENTION("a byte_offset beyond the address space", INVALID_ARGUMENT, "value", "18446744073709551612",
             c.p.value.byte_offset = UINT64_MAX - 3);
   ATTENTION("misaligned query", INVALID_ARGUMENT, "query", "4", c.p.query.data = (char *)c.p.query.data + 1);

@@ -25,7 +25,8 @@ static void struct_sizes(void) {
 static void scalars(void) {
   ATTENTION("an unknown flag", INVALID_ARGUMENT, "flags", "16", OPTIONS.flags = 16u);
   ATTENTION("reserved is set", INVALID_ARGUMENT, "reserved", "5", OPTIONS.reserved = 5);
-  ATTENTION("scale NaN", INVALID_ARGUMENT, "scale", "nan", OPTIONS.flags = SWIFTATTN_ATTENTION_HAS_SCALE; OPTIONS.scale = NAN);
+  ATTENTION("scale NaN", INVALID_ARGUMENT, "scale", "nan", OPTIONS.flags = SWIFTATTN_ATTENTION_HAS_SCALE;
+            OPTIONS.scale = NAN);
   ATTENTION("scale infinite", INVALID_ARGUMENT, "scale", "inf", OPTIONS.flags = SWIFTATTN_ATTENTION_HAS_SCALE;
             OPTIONS.scale = -INFINITY);
   ATTENTION("softcap NaN", INVALID_ARGUMENT, "softcap", "nan", OPTIONS.softcap = NAN);
@@ -39,10 +40,12 @@ static void scalars(void) {
   ATTENTION("dropout_p 1", INVALID_ARGUMENT, "dropout_p", "1", OPTIONS.dropout_p = 1);
   ATTENTION("dropout_p negative", INVALID_ARGUMENT, "dropout_p", "-0.25", OPTIONS.dropout_p = -0.25);
   ATTENTION("dropout_p NaN", INVALID_ARGUMENT, "dropout_p", "nan", OPTIONS.dropout_p = NAN);
-  ATTENTION("window_left -2", INVALID_ARGUMENT, "window_left", "-2", OPTIONS.flags = SWIFTATTN_ATTENTION_HAS_WINDOW_LEFT;
+  ATTENTION("window_left -2", INVALID_ARGUMENT, "window_left", "-2",
+            OPTIONS.flags = SWIFTATTN_ATTENTION_HAS_WINDOW_LEFT;
             OPTIONS.window_left = -2);
   ATTENTION("window_right far below 0", INVALID_ARGUMENT, "window_right", "-9223372036854775808",
-            OPTIONS.flags = SWIFTATTN_ATTENTION_HAS_WINDOW_RIGHT; OPTIONS.window_right = INT64_MIN);
+            OPTIONS.flags = SWIFTATTN_ATTENTION_HAS_WINDOW_RIGHT;
+            OPTIONS.window_right = INT64_MIN);
 }
 
 static swiftattn_tensor numbers(swiftattn_dtype dtype, int64_t first, int64_t second) {
@@ -52,28 +55,34 @@ static swiftattn_tensor numbers(swiftattn_dtype dtype, int64_t first, int64_t se
   return t;
 }
 
-#define SET(field, tensor) c.p.field = (tensor); OPTIONS.field = &c.p.field
+#define SET(field, tensor) \
+  c.p.field = (tensor);    \
+  OPTIONS.field = &c.p.field
 
 static void lengths(void) {
   ATTENTION("q_lengths beyond Tq", INVALID_ARGUMENT, "q_lengths", "6", SET(q_lengths, numbers(I64, 5, 6)));
   ATTENTION("q_lengths negative", INVALID_ARGUMENT, "q_lengths", "-1", SET(q_lengths, numbers(I32, -1, 5)));
   ATTENTION("kv_lengths beyond Tk", INVALID_ARGUMENT, "kv_lengths", "8", SET(kv_lengths, numbers(I32, 0, 8)));
-  ATTENTION("kv_lengths far beyond Tk", INVALID_ARGUMENT, "kv_lengths", "4294967296", SET(kv_lengths, numbers(I64, 0, 4294967296)));
+  ATTENTION("kv_lengths far beyond Tk", INVALID_ARGUMENT, "kv_lengths", "4294967296",
+            SET(kv_lengths, numbers(I64, 0, 4294967296)));
   ATTENTION("kv_lengths negative", INVALID_ARGUMENT, "kv_lengths", "-3", SET(kv_lengths, numbers(I64, 7, -3)));
   ATTENTION("kv_lengths of floats", INVALID_DTYPE, "kv_lengths", "float32", SET(kv_lengths, numbers(F32, 1, 2)));
   ATTENTION("q_lengths of bytes", INVALID_DTYPE, "q_lengths", "8 bits", SET(q_lengths, numbers(I32, 1, 2));
             c.p.q_lengths.dtype.code = SWIFTATTN_DTYPE_CODE_UINT; c.p.q_lengths.dtype.bits = 8);
   ATTENTION("kv_lengths for one entry", INVALID_SHAPE, "kv_lengths", "1", SET(kv_lengths, numbers(I32, 1, 2));
             c.p.kv_lengths.shape[0] = 1);
-  ATTENTION("kv_lengths of rank 2", INVALID_SHAPE, "kv_lengths", "(2, 1)", SET(kv_lengths, TENSOR(I32, LAYOUT_DENSE, 2, 1)));
+  ATTENTION("kv_lengths of rank 2", INVALID_SHAPE, "kv_lengths", "(2, 1)",
+            SET(kv_lengths, TENSOR(I32, LAYOUT_DENSE, 2, 1)));
   ATTENTION("kv_lengths without data", NULL_POINTER, "kv_lengths", "NULL", SET(kv_lengths, numbers(I32, 1, 2));
             c.p.kv_lengths.data = NULL);
 }
 
 static void query_offsets(void) {
   ATTENTION("query_offset and query_offsets", INVALID_ARGUMENT, "query_offsets", "query_offset",
-            SET(query_offsets, numbers(I32, 1, 2)); OPTIONS.flags = SWIFTATTN_ATTENTION_HAS_QUERY_OFFSET);
-  ATTENTION("query_offsets of floats", INVALID_DTYPE, "query_offsets", "float32", SET(query_offsets, numbers(F32, 1, 2)));
+            SET(query_offsets, numbers(I32, 1, 2));
+            OPTIONS.flags = SWIFTATTN_ATTENTION_HAS_QUERY_OFFSET);
+  ATTENTION("query_offsets of floats", INVALID_DTYPE, "query_offsets", "float32",
+            SET(query_offsets, numbers(F32, 1, 2)));
   ATTENTION("query_offsets for three entries", INVALID_SHAPE, "query_offsets", "3",
             SET(query_offsets, TENSOR(I64, LAYOUT_DENSE, 3)));
   ATTENTION("query_offsets without data", NULL_POINTER, "query_offsets", "NULL", SET(query_offsets, numbers(I32, 1, 2));
@@ -81,28 +90,40 @@ static void query_offsets(void) {
 }
 
 static void masks(void) {
-  ATTENTION("attn_mask of integers", INVALID_DTYPE, "attn_mask", "int32", SET(attn_mask, TENSOR(I32, LAYOUT_DENSE, 5, 7)));
-  ATTENTION("attn_mask of a third dtype", INVALID_DTYPE, "attn_mask", "float16", SET(attn_mask, TENSOR(F16, LAYOUT_DENSE, 5, 7)));
-  ATTENTION("attn_mask of another width", INVALID_SHAPE, "attn_mask", "6", SET(attn_mask, TENSOR(F32, LAYOUT_DENSE, 5, 6)));
-  ATTENTION("attn_mask of another height", INVALID_SHAPE, "attn_mask", "4", SET(attn_mask, TENSOR(F32, LAYOUT_DENSE, 4, 7)));
-  ATTENTION("attn_mask for three heads", INVALID_SHAPE, "attn_mask", "3", SET(attn_mask, TENSOR(BOOL8, LAYOUT_DENSE, 3, 5, 7)));
+  ATTENTION("attn_mask of integers", INVALID_DTYPE, "attn_mask", "int32",
+            SET(attn_mask, TENSOR(I32, LAYOUT_DENSE, 5, 7)));
+  ATTENTION("attn_mask of a third dtype", INVALID_DTYPE, "attn_mask", "float16",
+            SET(attn_mask, TENSOR(F16, LAYOUT_DENSE, 5, 7)));
+  ATTENTION("attn_mask of another width", INVALID_SHAPE, "attn_mask", "6",
+            SET(attn_mask, TENSOR(F32, LAYOUT_DENSE, 5, 6)));
+  ATTENTION("attn_mask of another height", INVALID_SHAPE, "attn_mask", "4",
+            SET(attn_mask, TENSOR(F32, LAYOUT_DENSE, 4, 7)));
+  ATTENTION("attn_mask for three heads", INVALID_SHAPE, "attn_mask", "3",
+            SET(attn_mask, TENSOR(BOOL8, LAYOUT_DENSE, 3, 5, 7)));
   ATTENTION("attn_mask for three entries", INVALID_SHAPE, "attn_mask", "3",
             SET(attn_mask, TENSOR(BOOL8, LAYOUT_DENSE, 3, 1, 5, 7)));
-  ATTENTION("attn_mask of rank 0", INVALID_SHAPE, "attn_mask", "0", SET(attn_mask, tensor_make(F32, LAYOUT_DENSE, 0, NULL)));
-  ATTENTION("attn_mask of rank 5", INVALID_SHAPE, "attn_mask", "5", SET(attn_mask, TENSOR(F32, LAYOUT_DENSE, 1, 2, 4, 5, 7)));
-  ATTENTION("attn_mask without data", NULL_POINTER, "attn_mask", "NULL", SET(attn_mask, TENSOR(F32, LAYOUT_DENSE, 5, 7));
+  ATTENTION("attn_mask of rank 0", INVALID_SHAPE, "attn_mask", "0",
+            SET(attn_mask, tensor_make(F32, LAYOUT_DENSE, 0, NULL)));
+  ATTENTION("attn_mask of rank 5", INVALID_SHAPE, "attn_mask", "5",
+            SET(attn_mask, TENSOR(F32, LAYOUT_DENSE, 1, 2, 4, 5, 7)));
+  ATTENTION("attn_mask without data", NULL_POINTER, "attn_mask", "NULL",
+            SET(attn_mask, TENSOR(F32, LAYOUT_DENSE, 5, 7));
             c.p.attn_mask.data = NULL);
   ATTENTION("attn_mask misaligned", INVALID_ARGUMENT, "attn_mask", "4", SET(attn_mask, TENSOR(F32, LAYOUT_DENSE, 5, 7));
             c.p.attn_mask.byte_offset = 2);
 }
 
 static void per_head(void) {
-  ATTENTION("alibi_slopes for three heads", INVALID_SHAPE, "alibi_slopes", "3", SET(alibi_slopes, TENSOR(F32, LAYOUT_DENSE, 3)));
-  ATTENTION("alibi_slopes of rank 2", INVALID_SHAPE, "alibi_slopes", "(4, 1)", SET(alibi_slopes, TENSOR(F32, LAYOUT_DENSE, 4, 1)));
-  ATTENTION("alibi_slopes in float16", INVALID_DTYPE, "alibi_slopes", "float16", SET(alibi_slopes, TENSOR(F16, LAYOUT_DENSE, 4)));
+  ATTENTION("alibi_slopes for three heads", INVALID_SHAPE, "alibi_slopes", "3",
+            SET(alibi_slopes, TENSOR(F32, LAYOUT_DENSE, 3)));
+  ATTENTION("alibi_slopes of rank 2", INVALID_SHAPE, "alibi_slopes", "(4, 1)",
+            SET(alibi_slopes, TENSOR(F32, LAYOUT_DENSE, 4, 1)));
+  ATTENTION("alibi_slopes in float16", INVALID_DTYPE, "alibi_slopes", "float16",
+            SET(alibi_slopes, TENSOR(F16, LAYOUT_DENSE, 4)));
   ATTENTION("sinks for the key heads", INVALID_SHAPE, "sinks", "2", SET(sinks, TENSOR(F32, LAYOUT_DENSE, 2)));
   ATTENTION("sinks in float64", INVALID_DTYPE, "sinks", "float64", SET(sinks, TENSOR(F64, LAYOUT_DENSE, 4)));
-  ATTENTION("sinks without data", NULL_POINTER, "sinks", "NULL", SET(sinks, TENSOR(F32, LAYOUT_DENSE, 4)); c.p.sinks.data = NULL);
+  ATTENTION("sinks without data", NULL_POINTER, "sinks", "NULL", SET(sinks, TENSOR(F32, LAYOUT_DENSE, 4));
+            c.p.sinks.data = NULL);
 }
 
 void run_errors_options(void) {

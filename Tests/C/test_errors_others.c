@@ -137,12 +137,21 @@ static void accepted(void) {
     const char *name;
     void (*make)(call *);
     int32_t (*run)(const call *);
-  } calls[] = {{"varlen", make_varlen, run_varlen_call}, {"merge", make_merge, run_merge_call},
-               {"alibi_slopes", make_slopes, run_slopes}, {"matmul", make_matmul, run_matmul_call},
-               {"linear", make_linear, run_linear}, {"softmax", make, run_softmax}, {"layer_norm", make_norm, run_layer_norm},
-               {"rms_norm", make_norm, run_rms_norm}, {"relu", make, run_relu}, {"silu", make, run_silu},
-               {"gelu", make, run_gelu}, {"swiglu", make, run_swiglu}, {"geglu", make, run_geglu},
-               {"embedding", make_embedding, run_embedding}, {"sinusoidal_positions", make, run_sinusoidal}};
+  } calls[] = {{"varlen", make_varlen, run_varlen_call},
+               {"merge", make_merge, run_merge_call},
+               {"alibi_slopes", make_slopes, run_slopes},
+               {"matmul", make_matmul, run_matmul_call},
+               {"linear", make_linear, run_linear},
+               {"softmax", make, run_softmax},
+               {"layer_norm", make_norm, run_layer_norm},
+               {"rms_norm", make_norm, run_rms_norm},
+               {"relu", make, run_relu},
+               {"silu", make, run_silu},
+               {"gelu", make, run_gelu},
+               {"swiglu", make, run_swiglu},
+               {"geglu", make, run_geglu},
+               {"embedding", make_embedding, run_embedding},
+               {"sinusoidal_positions", make, run_sinusoidal}};
   for (size_t n = 0; n < sizeof calls / sizeof *calls; n++) {
     call c;
     calls[n].make(&c);
@@ -171,7 +180,8 @@ static void varlen(void) {
   VARLEN("cu_seqlens_k ends late", INVALID_ARGUMENT, "cu_seqlens_k", "10", tensor_store1(&c.e, 2, 10));
   VARLEN("cu_seqlens_k negative", INVALID_ARGUMENT, "cu_seqlens_k", "-4", tensor_store1(&c.e, 1, -4));
   VARLEN("cu_seqlens_q of floats", INVALID_DTYPE, "cu_seqlens_q", "float32", c.d.dtype = F32);
-  VARLEN("cu_seqlens_q of rank 2", INVALID_SHAPE, "cu_seqlens_q", "(3, 1)", c.d.ndim = 2; c.d.shape[1] = 1; c.d.strides[1] = 1);
+  VARLEN("cu_seqlens_q of rank 2", INVALID_SHAPE, "cu_seqlens_q", "(3, 1)", c.d.ndim = 2; c.d.shape[1] = 1;
+         c.d.strides[1] = 1);
   VARLEN("cu_seqlens_q empty", INVALID_SHAPE, "cu_seqlens_q", "0", c.d.shape[0] = 0);
   VARLEN("another number of entries", INVALID_SHAPE, "cu_seqlens_k", "2", c.e.shape[0] = 2; tensor_store1(&c.e, 1, 9));
   VARLEN("attn_mask is given", INVALID_ARGUMENT, "attn_mask", "NULL", c.options.attn_mask = &c.second);
@@ -196,8 +206,9 @@ static void merge(void) {
   MERGE("parts of two dtypes", INVALID_DTYPE, "outs[1]", "float16", c.parts[1].dtype = F16);
   MERGE("lses of another shape", INVALID_SHAPE, "lses[1]", "2", c.states[1].shape[0] = 2);
   MERGE("lses in float16", INVALID_DTYPE, "lses[0]", "float16", c.states[0].dtype = F16);
-  MERGE("out overlaps a part", ALIASING, "out", "outs[0]", c.out.data = (char *)c.parts[0].data + 16; c.out.shape[0] = 2;
-        c.parts[0].shape[0] = c.parts[1].shape[0] = c.states[0].shape[0] = c.states[1].shape[0] = c.second.shape[0] = 2);
+  MERGE(
+      "out overlaps a part", ALIASING, "out", "outs[0]", c.out.data = (char *)c.parts[0].data + 16; c.out.shape[0] = 2;
+      c.parts[0].shape[0] = c.parts[1].shape[0] = c.states[0].shape[0] = c.states[1].shape[0] = c.second.shape[0] = 2);
   MERGE("out is lses", ALIASING, "out", "lses[0]", c.states[0].data = c.out.data);
   SLOPES("out is NULL", NULL_POINTER, "out", "NULL", c.pout = NULL);
   SLOPES("rank 2", INVALID_SHAPE, "out", "2", c.out.ndim = 2; c.out.shape[1] = c.out.strides[1] = 1);
@@ -228,8 +239,8 @@ static void products(void) {
   LINEAR("bias of another width", INVALID_SHAPE, "bias", "4", c.d.shape[0] = 4);
   LINEAR("bias of another dtype", INVALID_DTYPE, "bias", "float16", c.d.dtype = F16);
   LINEAR("residual of another shape", INVALID_SHAPE, "residual", "2", c.e.shape[0] = 2);
-  LINEAR("out is x", ALIASING, "out", "x", c.out.data = c.a.data; c.out.shape[1] = c.out.strides[0] = 4; c.b.shape[0] = 4;
-         c.d.shape[0] = 4; c.e.shape[1] = 4);
+  LINEAR("out is x", ALIASING, "out", "x", c.out.data = c.a.data; c.out.shape[1] = c.out.strides[0] = 4;
+         c.b.shape[0] = 4; c.d.shape[0] = 4; c.e.shape[1] = 4);
   LINEAR("out shifted against residual", ALIASING, "out", "residual", c.e = normal(F32, 4, 5); c.e.shape[0] = 3;
          c.out.data = (char *)c.e.data + 20);
 }
@@ -239,7 +250,8 @@ static void rows(void) {
   SOFTMAX("axis -3 of 2", INVALID_ARGUMENT, "axis", "-3", c.number = -3);
   SOFTMAX("out of another shape", INVALID_SHAPE, "out", "2", c.out.shape[0] = 2);
   SOFTMAX("integers", INVALID_DTYPE, "x", "int32", c.a.dtype = c.out.dtype = I32);
-  SOFTMAX("out shifted against x", ALIASING, "out", "x", c.a.shape[0] = c.out.shape[0] = 2; c.out.data = (char *)c.a.data + 16);
+  SOFTMAX("out shifted against x", ALIASING, "out", "x", c.a.shape[0] = c.out.shape[0] = 2;
+          c.out.data = (char *)c.a.data + 16);
   LAYER_NORM("eps NaN", INVALID_ARGUMENT, "eps", "nan", c.eps = NAN);
   LAYER_NORM("eps negative", INVALID_ARGUMENT, "eps", "-0.5", c.eps = -0.5);
   LAYER_NORM("eps infinite", INVALID_ARGUMENT, "eps", "inf", c.eps = INFINITY);
@@ -289,7 +301,8 @@ static void thread_numbers(void) {
 /* A head dim whose scratch no machine has, behind zero strides. In a process of its own, as the alternative to an error
  * would be to compute for years. */
 static void impossible_size(void) {
-  swiftattn_tensor q = TENSOR(F32, LAYOUT_DENSE, 2, 1), out = TENSOR(F32, LAYOUT_DENSE, 2, 1), v = TENSOR(F32, LAYOUT_DENSE, 2, 1);
+  swiftattn_tensor q = TENSOR(F32, LAYOUT_DENSE, 2, 1), out = TENSOR(F32, LAYOUT_DENSE, 2, 1),
+                   v = TENSOR(F32, LAYOUT_DENSE, 2, 1);
   int status = -1;
   pid_t child;
   tensor_fill(&q, 1);
@@ -300,10 +313,11 @@ static void impossible_size(void) {
   if (child == 0) {
     alarm(check_quick ? 120 : 10);
     buffer_snapshot();
-    _exit(swiftattn_scaled_dot_product_attention(&q, &q, &v, NULL, &out, NULL, NULL) != SWIFTATTN_ERROR_OUT_OF_MEMORY ? 1
-          : strlen(swiftattn_last_error()) == 0                                                                     ? 2
-          : buffer_unchanged()                                                                                      ? 0
-                                                                                                                    : 3);
+    _exit(swiftattn_scaled_dot_product_attention(&q, &q, &v, NULL, &out, NULL, NULL) != SWIFTATTN_ERROR_OUT_OF_MEMORY
+              ? 1
+          : strlen(swiftattn_last_error()) == 0 ? 2
+          : buffer_unchanged()                  ? 0
+                                                : 3);
   }
   waitpid(child, &status, 0);
   CHECK(WIFEXITED(status), "killed by signal %d", WTERMSIG(status));

@@ -13,8 +13,10 @@ static swiftattn_dtype pick_dtype(int n) {
 static void guarded_attention(int mode, swiftattn_dtype dtype, sizes s, int strided, int options) {
   problem p;
   buffer_mode(mode);
-  if (strided) problem_make_strided(&p, dtype, s);
-  else problem_make(&p, dtype, s);
+  if (strided)
+    problem_make_strided(&p, dtype, s);
+  else
+    problem_make(&p, dtype, s);
   if (options) problem_add_options(&p);
   buffer_freeze();
   p.out = tensor_make(dtype, strided ? tensor_random_layout() : LAYOUT_DENSE, 4, p.out.shape);
@@ -55,7 +57,7 @@ static swiftattn_tensor input(swiftattn_dtype dtype, int ndim, const int64_t *sh
   tensor_fill_normal(&t, 1);
   return t;
 }
-#define INPUT(dtype, ...)                                                           \
+#define INPUT(dtype, ...) \
   input(dtype, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[]){__VA_ARGS__})
 
 static void matrix_products(void) {

@@ -10,20 +10,23 @@
 #include "problem.h"
 
 /* The exit code tells which expectation failed. */
-#define EXPECT(number, condition)                                                                     \
-  do {                                                                                                \
-    if (!(condition)) {                                                                               \
+#define EXPECT(number, condition)                                                                      \
+  do {                                                                                                 \
+    if (!(condition)) {                                                                                \
       printf("      in the process with an unusable SWIFTATTN_ISA: %s (last error: %s)\n", #condition, \
-             swiftattn_last_error());                                                                 \
-      return number;                                                                                  \
-    }                                                                                                 \
+             swiftattn_last_error());                                                                  \
+      return number;                                                                                   \
+    }                                                                                                  \
   } while (0)
 #define REFUSES(number, call) EXPECT(number, (call) == SWIFTATTN_ERROR_UNSUPPORTED_ISA)
 
 int run_unsupported_isa(void) {
-  swiftattn_tensor x = TENSOR(F32, LAYOUT_DENSE, 2, 2), y = TENSOR(F32, LAYOUT_DENSE, 2, 2), out = TENSOR(F32, LAYOUT_DENSE, 2, 2);
-  swiftattn_tensor lse = TENSOR(F32, LAYOUT_DENSE, 2), heads = TENSOR(F32, LAYOUT_DENSE, 2), ids = TENSOR(I32, LAYOUT_DENSE, 2);
-  swiftattn_tensor cu = TENSOR(I32, LAYOUT_DENSE, 2), packed = TENSOR(F32, LAYOUT_DENSE, 2, 1, 2), result = tensor_like(&packed);
+  swiftattn_tensor x = TENSOR(F32, LAYOUT_DENSE, 2, 2), y = TENSOR(F32, LAYOUT_DENSE, 2, 2),
+                   out = TENSOR(F32, LAYOUT_DENSE, 2, 2);
+  swiftattn_tensor lse = TENSOR(F32, LAYOUT_DENSE, 2), heads = TENSOR(F32, LAYOUT_DENSE, 2),
+                   ids = TENSOR(I32, LAYOUT_DENSE, 2);
+  swiftattn_tensor cu = TENSOR(I32, LAYOUT_DENSE, 2), packed = TENSOR(F32, LAYOUT_DENSE, 2, 1, 2),
+                   result = tensor_like(&packed);
   const char *asked = getenv("SWIFTATTN_ISA");
   tensor_fill(&x, 1);
   tensor_fill(&y, 1);
@@ -57,14 +60,19 @@ int run_unsupported_isa(void) {
 }
 
 static void run_with_isa(const char *name) {
+  char program[4096];
+  ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1); /* valgrind answers readlink, not exec */
   int status = -1;
   pid_t child;
+  CHECK(length > 0, "the program does not find itself");
+  if (length <= 0) return;
+  program[length] = 0;
   fflush(stdout);
   child = fork();
   if (child == 0) {
     setenv("SWIFTATTN_ISA", name, 1);
     alarm(60);
-    execl("/proc/self/exe", "test_swiftattn", "--unsupported-isa", (char *)NULL);
+    execl(program, program, "--unsupported-isa", (char *)NULL);
     _exit(127);
   }
   waitpid(child, &status, 0);

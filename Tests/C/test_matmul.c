@@ -25,7 +25,8 @@ static double dot(const double *a, int64_t a_step, const double *b, int64_t b_st
 static void check_matmul(swiftattn_dtype dtype, int64_t lead, int64_t m, int64_t k, int64_t n, int32_t precision) {
   int broadcast = (int)random_int(0, 2);
   swiftattn_tensor a = TENSOR(dtype, tensor_random_layout(), broadcast == 1 ? 1 : lead, m, k);
-  swiftattn_tensor b = TENSOR(dtype, tensor_random_layout(), lead, k, n), out = TENSOR(dtype, tensor_random_layout(), lead, m, n);
+  swiftattn_tensor b = TENSOR(dtype, tensor_random_layout(), lead, k, n),
+                   out = TENSOR(dtype, tensor_random_layout(), lead, m, n);
   const int64_t a_shape[3] = {lead, m, k};
   double *dense_a, *dense_b, *expected, *bound;
   int32_t status;
@@ -107,17 +108,21 @@ static void rows_do_not_depend_on_their_number(void) {
     for (int64_t i = 0; i < total; i += 11)
       for (int64_t columns = 1; columns <= 45; columns += 22) {
         swiftattn_tensor row = tensor_slice(&a, 0, i, 1), narrow = tensor_slice(&b, 1, 0, columns);
-        swiftattn_tensor full = tensor_slice(&all, 0, i, 1), part = tensor_slice(&full, 1, 0, columns), one = tensor_like(&part);
+        swiftattn_tensor full = tensor_slice(&all, 0, i, 1), part = tensor_slice(&full, 1, 0, columns),
+                         one = tensor_like(&part);
         CHECK(swiftattn_matmul(&row, &narrow, 0, &one) == 0, "%s", swiftattn_last_error());
-        CHECK(tensor_same_bits(&part, &one), "%s row %d alone, %d columns: other bits", dtype_name(dtypes[n]), (int)i, (int)columns);
+        CHECK(tensor_same_bits(&part, &one), "%s row %d alone, %d columns: other bits", dtype_name(dtypes[n]), (int)i,
+              (int)columns);
       }
   }
 }
 
 static void check_linear(swiftattn_dtype dtype, int n, int64_t rows, int64_t k, int64_t width) {
   swiftattn_linear_options options = SWIFTATTN_LINEAR_OPTIONS_INIT;
-  swiftattn_tensor x = TENSOR(dtype, tensor_random_layout(), 2, rows, k), weight = TENSOR(dtype, tensor_random_layout(), width, k);
-  swiftattn_tensor bias = TENSOR(dtype, tensor_random_layout(), width), residual = TENSOR(dtype, tensor_random_layout(), 2, rows, width);
+  swiftattn_tensor x = TENSOR(dtype, tensor_random_layout(), 2, rows, k),
+                   weight = TENSOR(dtype, tensor_random_layout(), width, k);
+  swiftattn_tensor bias = TENSOR(dtype, tensor_random_layout(), width),
+                   residual = TENSOR(dtype, tensor_random_layout(), 2, rows, width);
   swiftattn_tensor out = TENSOR(dtype, tensor_random_layout(), 2, rows, width);
   int has_bias = n & 1, has_residual = n & 2, in_place = has_residual && n % 7 == 0;
   double *dx, *dw, *db, *dr, *expected, *bound;
@@ -145,9 +150,9 @@ static void check_linear(swiftattn_dtype dtype, int n, int64_t rows, int64_t k, 
     bound[e] = 1.2 * bound[e] + 8 * (fabs(sum) + fabs(dr[e]) + fabs(db[e % width]));
   }
   reference_scale(bound, 2 * rows * width, roundoff_of(dtype, options.precision));
-  check_context("%s rows %lld k %lld width %lld activation %d precision %d%s%s%s", dtype_name(dtype), (long long)(2 * rows),
-                (long long)k, (long long)width, options.activation, options.precision, has_bias ? " bias" : "",
-                has_residual ? " residual" : "", in_place ? " in place" : "");
+  check_context("%s rows %lld k %lld width %lld activation %d precision %d%s%s%s", dtype_name(dtype),
+                (long long)(2 * rows), (long long)k, (long long)width, options.activation, options.precision,
+                has_bias ? " bias" : "", has_residual ? " residual" : "", in_place ? " in place" : "");
   status = swiftattn_linear(&x, &weight, has_bias ? &bias : NULL, has_residual ? &residual : NULL,
                             n % 15 ? &options : NULL, &out);
   CHECK(status == 0, "status %d: %s", status, swiftattn_last_error());
@@ -159,11 +164,13 @@ static void linear_epilogues(void) {
   const swiftattn_dtype dtypes[] = {F32, F16, BF16, F64};
   int64_t most = check_quick ? 9 : 50;
   for (int n = 0; n < (check_quick ? 30 : 150); n++)
-    check_linear(dtypes[random_int(0, 3)], n, random_int(1, most), random_int(n % 10 ? 1 : 0, most), random_int(1, most));
+    check_linear(dtypes[random_int(0, 3)], n, random_int(1, most), random_int(n % 10 ? 1 : 0, most),
+                 random_int(1, most));
 }
 
 static void linear_nan_and_infinity(void) {
-  swiftattn_tensor x = TENSOR(F32, LAYOUT_DENSE, 3, 4), weight = TENSOR(F32, LAYOUT_DENSE, 2, 4), out = TENSOR(F32, LAYOUT_DENSE, 3, 2);
+  swiftattn_tensor x = TENSOR(F32, LAYOUT_DENSE, 3, 4), weight = TENSOR(F32, LAYOUT_DENSE, 2, 4),
+                   out = TENSOR(F32, LAYOUT_DENSE, 3, 2);
   for (int32_t precision = 0; precision < 3; precision++) {
     swiftattn_linear_options options = SWIFTATTN_LINEAR_OPTIONS_INIT;
     double expected[6] = {INFINITY, INFINITY, NAN, NAN, 4, 4};

@@ -32,7 +32,8 @@ static merge merge_make(swiftattn_dtype dtype, int64_t parts, int64_t heads, int
 
 static void check_merge(merge *m) {
   double *outs[MAX_PARTS], *lses[MAX_PARTS], eps = 12 * dtype_compute_roundoff(m->out.dtype);
-  double *out = buffer_new((size_t)(m->rows * m->width + 1) * sizeof *out), *lse = buffer_new((size_t)(m->rows + 1) * sizeof *lse);
+  double *out = buffer_new((size_t)(m->rows * m->width + 1) * sizeof *out),
+         *lse = buffer_new((size_t)(m->rows + 1) * sizeof *lse);
   double *out_bound = buffer_new((size_t)(m->rows * m->width + 1) * sizeof *out);
   double *lse_bound = buffer_new((size_t)(m->rows + 1) * sizeof *lse);
   int32_t status;
@@ -65,7 +66,8 @@ static void check_merge(merge *m) {
 static void random_merges(void) {
   const swiftattn_dtype dtypes[] = {F32, F16, BF16, F64};
   for (int n = 0; n < 40; n++) {
-    merge m = merge_make(dtypes[n % 4], random_int(1, MAX_PARTS), random_int(1, 3), random_int(0, 20), random_int(0, 40));
+    merge m =
+        merge_make(dtypes[n % 4], random_int(1, MAX_PARTS), random_int(1, 3), random_int(0, 20), random_int(0, 40));
     check_context("merge %d: %s, %d parts", n, dtype_name(dtypes[n % 4]), (int)m.parts);
     check_merge(&m);
   }
@@ -91,7 +93,8 @@ static void in_place(void) {
     merge m = merge_make(F32, 3, 2, 5, 9), own;
     check_merge(&m);
     own = m;
-    CHECK(swiftattn_merge_attention_states(m.outs, m.lses, 3, &own.outs[part], &own.lses[part]) == 0, "%s", swiftattn_last_error());
+    CHECK(swiftattn_merge_attention_states(m.outs, m.lses, 3, &own.outs[part], &own.lses[part]) == 0, "%s",
+          swiftattn_last_error());
     CHECK(tensor_same_bits(&m.out, &own.outs[part]), "out in place of part %d differs", (int)part);
     CHECK(tensor_same_bits(&m.lse, &own.lses[part]), "lse in place of part %d differs", (int)part);
   }

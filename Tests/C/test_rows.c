@@ -64,8 +64,7 @@ static void softmax_edges(void) {
                                    {0, NAN, 1, 2},
                                    {-INFINITY, 0, -INFINITY, 0},
                                    {3e38f, -3e38f, 0, -INFINITY}};
-  static const double expected[20] = {0,   0, 0,   0, 0.5, 0,   0.5, 0, NAN, NAN,
-                                      NAN, NAN, 0, 0.5, 0, 0.5, 1,   0, 0,   0};
+  static const double expected[20] = {0, 0, 0, 0, 0.5, 0, 0.5, 0, NAN, NAN, NAN, NAN, 0, 0.5, 0, 0.5, 1, 0, 0, 0};
   swiftattn_tensor x = TENSOR(F32, LAYOUT_DENSE, 5, 4), out = TENSOR(F32, LAYOUT_DENSE, 5, 4);
   swiftattn_tensor empty = TENSOR(F32, LAYOUT_DENSE, 3, 0), empty_out = TENSOR(F32, LAYOUT_DENSE, 3, 0);
   memcpy(x.data, rows, sizeof rows);
@@ -81,7 +80,8 @@ static void norm(int n, int is_rms) {
   int in_place = n % 5 == 4, has_weight = n & 1, has_bias = !is_rms && n & 2;
   swiftattn_tensor x = TENSOR(dtype, tensor_random_layout(), outer, middle, width);
   swiftattn_tensor out = in_place ? x : TENSOR(dtype, tensor_random_layout(), outer, middle, width);
-  swiftattn_tensor weight = TENSOR(parameters, tensor_random_layout(), width), bias = TENSOR(parameters, LAYOUT_SPACED, width);
+  swiftattn_tensor weight = TENSOR(parameters, tensor_random_layout(), width),
+                   bias = TENSOR(parameters, LAYOUT_SPACED, width);
   double *dense, *w, *b, *expected = doubles(outer * middle * width), *bound = doubles(outer * middle * width);
   tensor_fill_normal(&x, 2);
   tensor_fill_normal(&weight, 1);
@@ -97,8 +97,9 @@ static void norm(int n, int is_rms) {
     for (int64_t i = 0; i < width; i++) {
       double *at = &expected[r * width + i], x_minus_mean = dense[r * width + i] - mean;
       *at = x_minus_mean * scale * (has_weight ? w[i] : 1) + (has_bias ? b[i] : 0);
-      bound[r * width + i] = 24 * (fabs(x_minus_mean) + fabs(mean) + sqrt(square)) * scale * (has_weight ? fabs(w[i]) : 1) +
-                             (has_bias ? fabs(b[i]) : 0);
+      bound[r * width + i] =
+          24 * (fabs(x_minus_mean) + fabs(mean) + sqrt(square)) * scale * (has_weight ? fabs(w[i]) : 1) +
+          (has_bias ? fabs(b[i]) : 0);
     }
   }
   if (width == 1 && !is_rms && eps == 0) return; /* 0 / 0 */
@@ -146,25 +147,31 @@ static int32_t activate(int kind, const swiftattn_tensor *x, const swiftattn_ten
 }
 
 static void activations(void) {
-  static const int32_t plain[] = {0, 1, 2, 3, 4, SWIFTATTN_ACTIVATION_SILU, SWIFTATTN_ACTIVATION_GELU, SWIFTATTN_ACTIVATION_GELU_TANH};
+  static const int32_t plain[] = {
+      0, 1, 2, 3, 4, SWIFTATTN_ACTIVATION_SILU, SWIFTATTN_ACTIVATION_GELU, SWIFTATTN_ACTIVATION_GELU_TANH};
   static const float specials[] = {NAN, INFINITY, 0, -0.0f, 1e-30f, -1e-30f, 30, -30, 1e30f, 5, -5};
   for (int kind = SWIFTATTN_ACTIVATION_RELU; kind <= GATED_GELU_TANH; kind++)
     for (int n = 0; n < 12; n++) {
       int64_t shape[3] = {random_int(1, 4), random_int(1, 20), random_int(1, 50)};
       swiftattn_tensor x = tensor_make(pick_dtype(n), tensor_random_layout(), 3, shape);
       swiftattn_tensor up = tensor_make(pick_dtype(n), tensor_random_layout(), 3, shape);
-      swiftattn_tensor out = n % 5 == 3 ? x : n % 5 == 4 && kind >= GATED_SILU ? up : tensor_make(x.dtype, tensor_random_layout(), 3, shape);
+      swiftattn_tensor out = n % 5 == 3 ? x
+                             : n % 5 == 4 && kind >= GATED_SILU
+                                 ? up
+                                 : tensor_make(x.dtype, tensor_random_layout(), 3, shape);
       int64_t total = tensor_count(&x);
       double *dx, *du, *expected = doubles(total), *bound = doubles(total);
       tensor_fill_normal(&x, 3);
       tensor_fill_normal(&up, 1);
-      for (int64_t i = 0; i < shape[2] && i < 11 && shape[1] > 1; i++) tensor_store(&x, (const int64_t[]){0, 1, i}, specials[i]);
+      for (int64_t i = 0; i < shape[2] && i < 11 && shape[1] > 1; i++)
+        tensor_store(&x, (const int64_t[]){0, 1, i}, specials[i]);
       dx = tensor_dense(&x, 3, shape);
       du = tensor_dense(&up, 3, shape);
       for (int64_t i = 0; i < total; i++) {
         double factor = kind >= GATED_SILU ? du[i] : 1;
         expected[i] = reference_activation(dx[i], plain[kind]) * factor;
-        if (dtype_equal(x.dtype, F32) && fabs(expected[i]) > 3.4028235e38) expected[i] = copysign(INFINITY, expected[i]);
+        if (dtype_equal(x.dtype, F32) && fabs(expected[i]) > 3.4028235e38)
+          expected[i] = copysign(INFINITY, expected[i]);
         bound[i] = isfinite(expected[i]) ? fabs(expected[i]) * 4 + fabs(factor) * fmin(fabs(dx[i]), 6) : 0;
       }
       check_context("kind %d %s round %d", kind, dtype_name(x.dtype), n);
@@ -228,7 +235,8 @@ static void alibi_slopes(void) {
       int64_t power = 1;
       while (2 * power <= heads) power *= 2;
       for (int64_t h = 0; h < heads; h++) {
-        double exponent = h < power ? -8.0 * (double)(h + 1) / (double)power : -4.0 * (double)(2 * (h - power) + 1) / (double)power;
+        double exponent =
+            h < power ? -8.0 * (double)(h + 1) / (double)power : -4.0 * (double)(2 * (h - power) + 1) / (double)power;
         expected[h] = pow(2, exponent);
         bound[h] = 4 * expected[h];
       }

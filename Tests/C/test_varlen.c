@@ -36,7 +36,8 @@ static void check_packed(const packed *p) {
   double roundoff = dtype_compute_roundoff(p->query.dtype);
   double *out = buffer_new((size_t)(total * heads * width + 1) * sizeof *out), *out_bound;
   double *lse = buffer_new((size_t)(total * heads + 1) * sizeof *lse), *lse_bound;
-  int32_t status = swiftattn_attention_varlen(&p->query, &p->key, &p->value, &p->cu_q, &p->cu_k, &p->options, &p->out, &p->lse);
+  int32_t status =
+      swiftattn_attention_varlen(&p->query, &p->key, &p->value, &p->cu_q, &p->cu_k, &p->options, &p->out, &p->lse);
   CHECK(status == 0, "status %d: %s", status, swiftattn_last_error());
   out_bound = buffer_new((size_t)(total * heads * width + 1) * sizeof *out_bound);
   lse_bound = buffer_new((size_t)(total * heads + 1) * sizeof *lse_bound);
@@ -46,7 +47,8 @@ static void check_packed(const packed *p) {
     swiftattn_attention_options o = p->options;
     int64_t start = (int64_t)tensor_load1(&p->cu_q, b);
     reference r;
-    if (!o.query_offsets && !(o.flags & SWIFTATTN_ATTENTION_HAS_QUERY_OFFSET) && o.causal != SWIFTATTN_CAUSAL_UPPER_LEFT) {
+    if (!o.query_offsets && !(o.flags & SWIFTATTN_ATTENTION_HAS_QUERY_OFFSET) &&
+        o.causal != SWIFTATTN_CAUSAL_UPPER_LEFT) {
       o.flags |= SWIFTATTN_ATTENTION_HAS_QUERY_OFFSET;
       o.query_offset = k.shape[2] - q.shape[2];
     }
@@ -98,7 +100,8 @@ static void random_packs(void) {
     }
     p = packed_make(dtypes[n % 4], entries, q_lengths, k_lengths, q_heads, kv_heads, dim, random_int(1, 40));
     p.options.causal = (int32_t)random_int(0, 2);
-    if (random_chance(3)) p.options.flags |= SWIFTATTN_ATTENTION_HAS_WINDOW_LEFT, p.options.window_left = random_int(0, 20);
+    if (random_chance(3))
+      p.options.flags |= SWIFTATTN_ATTENTION_HAS_WINDOW_LEFT, p.options.window_left = random_int(0, 20);
     if (random_chance(4)) p.options.softcap = 2;
     if (random_chance(4)) p.options.dropout_p = 0.25, p.options.seed = random_bits();
     if (random_chance(3)) {
@@ -139,7 +142,8 @@ static void same_bits_as_single_calls(void) {
     swiftattn_tensor q = entry_of(&p.query, &p.cu_q, b), k = entry_of(&p.key, &p.cu_k, b);
     swiftattn_tensor v = entry_of(&p.value, &p.cu_k, b), expected = entry_of(&p.out, &p.cu_q, b);
     swiftattn_tensor out = tensor_like(&expected);
-    CHECK(swiftattn_scaled_dot_product_attention(&q, &k, &v, &p.options, &out, NULL, NULL) == 0, "%s", swiftattn_last_error());
+    CHECK(swiftattn_scaled_dot_product_attention(&q, &k, &v, &p.options, &out, NULL, NULL) == 0, "%s",
+          swiftattn_last_error());
     CHECK(tensor_same_bits(&expected, &out), "entry %d differs from a call of its own", (int)b);
   }
 }

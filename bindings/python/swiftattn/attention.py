@@ -85,8 +85,7 @@ def _options(
 
 def _score_shape(query: tuple, key: tuple, value: tuple) -> list[int]:
     """(..., Hq, Tq) of the result; the leading dims of query, key and value are broadcast."""
-    head = (1,) if len(query) == 2 and max(len(key), len(value)) > 2 else ()
-    return [*broadcast(query[:-3], key[:-3], value[:-3]), *head, *query[-3:-1]]
+    return [*broadcast(query[:-3], key[:-3], value[:-3]), *query[-3:-1]]
 
 
 def scaled_dot_product_attention(
