@@ -50,13 +50,51 @@ static void run_tile(void *context, int64_t task, int thread) {
   j->kernels->attention_tile(j->problem, &tile, j->scratch + j->scratch_each * (size_t)thread);
 }
 
+/* Split keys: the tasks of a wave are chunks of one tile; their states wait in memory and are merged in order. */
+#define WAVE 32 /* bounds the memory, whatever the number of keys */
+
+typedef struct wave {
+  const job *job;
+  attn_tile tile;
+  int64_t first_chunk;
+  char *states;
+  size_t state_size;
+} wave;
+
+static void run_chunk(void *context, int64_t task, int thread) {
+  const wave *w = context;
+  const job *j = w->job;
+  j->kernels->attention_chunk(j->problem, &w->tile, w->first_chunk + task, j->scratch + j->scratch_each * (size_t)thread,
+                              w->states + (size_t)task * w->state_size);
+}
+
+static void run_split(const job *j, char *states, size_t state_size, int threads) {
+  const int64_t chunk_keys = j->kernels->chunk_keys;
+  for (int64_t task = 0; task < j->plan->task_count; task++) {
+    wave w = { j, tile_of(j->problem, j->plan, task), 0, states, state_size };
+    const int64_t chunks = (w.tile.sequence->kv_len + chunk_keys - 1) / chunk_keys;
+    do {
+      const int64_t left = chunks - w.first_chunk, count = left < WAVE ? left : WAVE;
+      attn_run_tasks(attn_threads_for(threads, count), count, run_chunk, &w);
+      const bool begins = w.first_chunk == 0;
+      w.first_chunk += count;
+      /* the total lives in a part of the scratch that chunks do not use */
+      j->kernels->attention_merge(j->problem, &w.tile, begins, states, count, w.first_chunk == chunks, j->scratch);
+    } while (w.first_chunk < chunks);
+  }
+}
+
 bool attn_forward(const attn_problem *problem, const attn_plan *plan) {
   const attn_kernels *kernels = attn_kernels_for(problem->dtype);
-  const int threads = attn_threads_for(plan->threads, plan->task_count);
+  const int threads = plan->split_keys ? attn_threads_for(plan->threads, WAVE)
+                                       : attn_threads_for(plan->threads, plan->task_count);
   const size_t each = (kernels->attention_scratch(problem) + 63) / 64 * 64;
-  job j = { problem, plan, kernels, attn_scratch_take(each * (size_t)threads), each };
+  const size_t state_size = kernels->attention_state(problem); /* whole tiles of lanes: stays aligned */
+  const size_t states_size = plan->split_keys ? WAVE * state_size : 0;
+  job j = { problem, plan, kernels, attn_scratch_take(each * (size_t)threads + states_size), each };
   if (!j.scratch) return false;
-  attn_run_tasks(threads, plan->task_count, run_tile, &j);
+  if (plan->split_keys) run_split(&j, j.scratch + each * (size_t)threads, state_size, threads);
+  else attn_run_tasks(threads, plan->task_count, run_tile, &j);
   attn_scratch_trim();
   return true;
 }

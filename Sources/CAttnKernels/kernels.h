@@ -17,6 +17,13 @@ typedef struct attn_kernels {
   int tile_rows;
   size_t (*attention_scratch)(const attn_problem *problem);
   void (*attention_tile)(const attn_problem *problem, const attn_tile *tile, void *scratch);
+  /* The same in parts: the state of one chunk of chunk_keys keys, and states merged in order into the total that the
+   * scratch keeps from call to call, the first call beginning it and the last one writing the results. Same bits. */
+  int chunk_keys;
+  size_t (*attention_state)(const attn_problem *problem);
+  void (*attention_chunk)(const attn_problem *problem, const attn_tile *tile, int64_t chunk, void *scratch, void *state);
+  void (*attention_merge)(const attn_problem *problem, const attn_tile *tile, bool begins, const void *states,
+                          int64_t count, bool ends, void *scratch);
 
   /* Matrix product: mr rows by nr columns in registers. */
   int mr, nr;

@@ -64,3 +64,33 @@ public func swiftattn_attention_varlen(
             options: attentionOptions(options), out: tensor(out, "out"), lse: optionalTensor(lse, "lse"))
     }
 }
+
+/// The `count` tensors of an array.
+private func tensors(_ pointer: TensorPointer?, _ count: Int64, _ name: StaticString) throws(Failure) -> [Tensor] {
+    guard let pointer else { throw Failure(.nullPointer, "\(name): is NULL, expected \(count) tensors") }
+    guard count > 0 else { throw Failure(.invalidArgument, "count: expected at least 1, got \(count)") }
+    var result: [Tensor] = []
+    for n in 0..<Int(count) {
+        do {
+            try result.append(tensor(pointer + n, name))
+        } catch {
+            throw error.ofPart(n)
+        }
+    }
+    return result
+}
+
+@_cdecl("swiftattn_merge_attention_states")
+public func swiftattn_merge_attention_states(
+    _ outs: TensorPointer?, _ lses: TensorPointer?, _ count: Int64, _ out: TensorPointer?, _ lse: TensorPointer?
+) -> Int32 {
+    status { () throws(Failure) in
+        try mergeAttentionStates(outs: tensors(outs, count, "outs"), lses: tensors(lses, count, "lses"),
+                                 out: tensor(out, "out"), lse: tensor(lse, "lse"))
+    }
+}
+
+@_cdecl("swiftattn_alibi_slopes")
+public func swiftattn_alibi_slopes(_ out: TensorPointer?) -> Int32 {
+    status { () throws(Failure) in try alibiSlopes(out: tensor(out, "out")) }
+}

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "tensor.h"
@@ -86,6 +87,21 @@ void check_fail(const char *file, int line, const char *format, ...) {
   vprintf(format, arguments);
   printf(context[0] ? " [%s]\n" : "\n", context);
   va_end(arguments);
+}
+
+void check_child(int seconds, int (*body)(void)) {
+  int status = -1;
+  pid_t child;
+  fflush(stdout);
+  child = fork();
+  if (child == 0) {
+    signal(SIGALRM, SIG_DFL);
+    alarm((unsigned)(check_quick ? 12 * seconds : seconds));
+    _exit(body());
+  }
+  waitpid(child, &status, 0);
+  CHECK(WIFEXITED(status), "the child was killed by signal %d", WTERMSIG(status));
+  CHECK(!WIFEXITED(status) || WEXITSTATUS(status) == 0, "the child exits with %d", WEXITSTATUS(status));
 }
 
 int check_report(void) {

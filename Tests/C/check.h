@@ -21,6 +21,9 @@ void check_end(void);
 void check_context(const char *format, ...);
 void check_fail(const char *file, int line, const char *format, ...);
 
+/* Runs body in a forked process for at most so many seconds; fails the test unless it returns 0. */
+void check_child(int seconds, int (*body)(void));
+
 /* Prints "N passed, N failed" and returns the exit code. */
 int check_report(void);
 
@@ -37,7 +40,7 @@ double random_normal(void);
 
 /* The topics; each runs its tests. */
 void run_abi(void);
-void run_isa(void);
+void run_process(void);
 void run_attention(void);
 void run_attention_edges(void);
 void run_varlen(void);
@@ -47,10 +50,11 @@ void run_rows(void);
 void run_errors_attention(void);
 void run_errors_options(void);
 void run_errors_others(void);
+void run_extremes(void);
 void run_guard(void);
 void run_threads(void);
 
-/* Body of the process that test_isa starts with an unusable SWIFTATTN_ISA; returns its exit code. */
+/* Body of the process that test_process starts with an unusable SWIFTATTN_ISA; returns its exit code. */
 int run_unsupported_isa(void);
 
 #endif

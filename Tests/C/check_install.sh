@@ -30,9 +30,8 @@ compiles() {
   # shellcheck disable=SC2046 # the flags are words
   ${CC:-cc} "$here/../../Examples/attention.c" $(pkg-config --cflags --libs swiftattn) -o "$work/attention"
 }
-# A prefix outside the loader's search path needs the path named, as any library does.
 runs() {
-  LD_LIBRARY_PATH="$prefix/lib" "$work/attention" >"$work/out" && grep -q '^head 3 query 2: ' "$work/out"
+  env -u LD_LIBRARY_PATH "$work/attention" >"$work/out" && grep -q '^head 3 query 2: ' "$work/out"
 }
 says_the_version() { grep -q "^swiftattn $(version_of_header) " "$work/out"; }
 

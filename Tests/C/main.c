@@ -1,4 +1,4 @@
-/* Runs the C tests: test_swiftattn [--quick] [text that the names must contain]. */
+/* Runs the C tests: test_swiftattn [--quick] [text that the names must contain]; --isa tells the ISA in use. */
 #include <stdio.h>
 #include <string.h>
 
@@ -8,6 +8,8 @@
 int main(int argc, char **argv) {
   for (int n = 1; n < argc; n++) {
     if (strcmp(argv[n], "--unsupported-isa") == 0) return run_unsupported_isa();
+    if (strcmp(argv[n], "--threads") == 0) return swiftattn_get_num_threads();
+    if (strcmp(argv[n], "--isa") == 0) return puts(swiftattn_cpu_isa()) < 0;
     if (strcmp(argv[n], "--quick") == 0)
       check_quick = 1;
     else
@@ -15,7 +17,7 @@ int main(int argc, char **argv) {
   }
   printf("swiftattn %s, isa %s, %d threads\n", swiftattn_version(), swiftattn_cpu_isa(), swiftattn_get_num_threads());
   run_abi();
-  run_isa();
+  run_process();
   run_errors_attention();
   run_errors_options();
   run_errors_others();
@@ -25,6 +27,7 @@ int main(int argc, char **argv) {
   run_merge();
   run_matmul();
   run_rows();
+  run_extremes();
   run_guard();
   run_threads();
   return check_report();

@@ -142,6 +142,8 @@ static void isa(void) {
 
 static void thread_count(void) {
   int32_t before = swiftattn_get_num_threads();
+  const char *asked = getenv("OMP_NUM_THREADS");
+  CHECK(!asked || atoi(asked) == before, "OMP_NUM_THREADS is %s, got %d", asked, before);
   CHECK(before >= 1 && before <= 1024, "%d threads by default", before);
   for (int32_t n = 1; n <= 1024; n = n * 3 + 1) {
     CHECK(swiftattn_set_num_threads(n) == 0, "%d: %s", n, swiftattn_last_error());

@@ -78,6 +78,14 @@ static void lengths(void) {
 }
 
 static void query_offsets(void) {
+  ATTENTION("query_offset too far", INVALID_ARGUMENT, "query_offset", "281474976710657",
+            OPTIONS.flags = SWIFTATTN_ATTENTION_HAS_QUERY_OFFSET;
+            OPTIONS.query_offset = ((int64_t)1 << 48) + 1);
+  ATTENTION("query_offset as negative as can be", INVALID_ARGUMENT, "query_offset", "-9223372036854775808",
+            OPTIONS.flags = SWIFTATTN_ATTENTION_HAS_QUERY_OFFSET;
+            OPTIONS.query_offset = INT64_MIN);
+  ATTENTION("query_offsets too far", INVALID_ARGUMENT, "query_offsets", "281474976710658",
+            SET(query_offsets, numbers(I64, 0, ((int64_t)1 << 48) + 2)));
   ATTENTION("query_offset and query_offsets", INVALID_ARGUMENT, "query_offsets", "query_offset",
             SET(query_offsets, numbers(I32, 1, 2));
             OPTIONS.flags = SWIFTATTN_ATTENTION_HAS_QUERY_OFFSET);

@@ -1,10 +1,7 @@
 /* Threads, in both directions: the library's own, and callers in several threads and after a fork. */
-#define _DEFAULT_SOURCE
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "check.h"
 #include "problem.h"
@@ -160,24 +157,21 @@ static void short_lived_threads(void) {
   }
 }
 
+static workload before_fork, after_fork;
+
+static int compute_in_child(void) {
+  return workload_run(&after_fork) != 0 ? 1 : workload_difference(&before_fork, &after_fork) ? 2 : 0;
+}
+
 /* The child has the caller's thread only: the library's threads must be started anew there. */
 static void fork_after_use(void) {
-  static workload parent, child;
-  workload_make(&parent, F32);
+  workload_make(&before_fork, F32);
   swiftattn_set_num_threads(2);
-  CHECK(workload_run(&parent) == 0, "%s", swiftattn_last_error());
-  child = workload_copy(&parent);
+  CHECK(workload_run(&before_fork) == 0, "%s", swiftattn_last_error());
+  after_fork = workload_copy(&before_fork);
   for (int generation = 0; generation < 3; generation++) {
-    int status = -1;
-    pid_t pid = fork();
-    if (pid == 0) {
-      alarm(check_quick ? 120 : 20);
-      _exit(workload_run(&child) != 0 ? 1 : workload_difference(&parent, &child) ? 2 : 0);
-    }
-    CHECK(workload_run(&parent) == 0, "%s", swiftattn_last_error());
-    waitpid(pid, &status, 0);
-    CHECK(WIFEXITED(status), "the child was killed by signal %d", WTERMSIG(status));
-    CHECK(!WIFEXITED(status) || WEXITSTATUS(status) == 0, "the child exits with %d", WEXITSTATUS(status));
+    check_child(20, compute_in_child);
+    CHECK(workload_run(&before_fork) == 0, "%s", swiftattn_last_error());
   }
   swiftattn_set_num_threads(0);
 }

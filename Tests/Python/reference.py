@@ -14,12 +14,28 @@ from types import SimpleNamespace
 import numpy as np
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
+_erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 
 def attention(
-    query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, *,
-    query_offset=None, window=None, softcap=0.0, alibi_slopes=None, sinks=None, q_lengths=None, kv_lengths=None,
-    seed=0, first_entry=0, work=np.float64,
+    query,
+    key,
+    value,
+    attn_mask=None,
+    dropout_p=0.0,
+    is_causal=False,
+    scale=None,
+    *,
+    query_offset=None,
+    window=None,
+    softcap=0.0,
+    alibi_slopes=None,
+    sinks=None,
+    q_lengths=None,
+    kv_lengths=None,
+    seed=0,
+    first_entry=0,
+    work=np.float64,
 ):
     """Scaled dot-product attention of query (..., Hq, Tq, D), key (..., Hkv, Tk, D), value (..., Hkv, Tk, Dv).
 
@@ -107,8 +123,12 @@ def attention(
         return array[0] if rank == 2 else array
 
     return SimpleNamespace(
-        out=shaped(out), lse=shaped(lse), weights=shaped(weights),
-        scaled=shaped(scaled), capped=shaped(capped), biased=shaped(biased),
+        out=shaped(out),
+        lse=shaped(lse),
+        weights=shaped(weights),
+        scaled=shaped(scaled),
+        capped=shaped(capped),
+        biased=shaped(biased),
     )
 
 
@@ -136,14 +156,18 @@ def philox_words(seed, entries, heads, q_len, k_len):
     """Random words (B, H, Tq, Tk) of Philox4x32-10: key = (low, high) of seed, counter = (j >> 2, i, h, b), word j & 3."""
     low32 = np.uint64(0xFFFFFFFF)
     b, h, i, j = np.ix_(np.asarray(entries), np.arange(heads), np.arange(q_len), np.arange((k_len + 3) // 4))
-    c0, c1, c2, c3 = (np.broadcast_to(c, np.broadcast_shapes(b.shape, h.shape, i.shape, j.shape)).astype(np.uint64)
-                      for c in (j, i, h, b))
+    c0, c1, c2, c3 = (
+        np.broadcast_to(c, np.broadcast_shapes(b.shape, h.shape, i.shape, j.shape)).astype(np.uint64)
+        for c in (j, i, h, b)
+    )
     k0, k1 = seed & 0xFFFFFFFF, seed >> 32
     for _ in range(10):
         product0, product1 = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2
         c0, c1, c2, c3 = (
-            (product1 >> np.uint64(32)) ^ c1 ^ np.uint64(k0), product1 & low32,
-            (product0 >> np.uint64(32)) ^ c3 ^ np.uint64(k1), product0 & low32,
+            (product1 >> np.uint64(32)) ^ c1 ^ np.uint64(k0),
+            product1 & low32,
+            (product0 >> np.uint64(32)) ^ c3 ^ np.uint64(k1),
+            product0 & low32,
         )
         k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
     words = np.stack([c0, c1, c2, c3], axis=-1)
@@ -158,7 +182,7 @@ def attention_varlen(query, key, value, cu_seqlens_q, cu_seqlens_k, is_causal=Fa
     out, lse = [], []
     for b in range(len(cu_seqlens_q) - 1):
         q, k, v = (
-            np.swapaxes(np.asarray(array)[starts[b]:starts[b + 1]], 0, 1)[None]
+            np.swapaxes(np.asarray(array)[starts[b] : starts[b + 1]], 0, 1)[None]
             for array, starts in ((query, cu_seqlens_q), (key, cu_seqlens_k), (value, cu_seqlens_k))
         )
         if query_offset is not None:
@@ -246,13 +270,20 @@ def relu(x, work=np.float64):
 
 
 def gelu(x, approximate="none", work=np.float64):
-    """x/2 * (1 + erf(x / sqrt(2))), or its approximation by tanh."""
+    """x/2 * (1 + erf(x / sqrt(2))), or with tanh: x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))).
+
+    In float64 the sums are written without the cancellation of their tails: 1 + erf(z) = erfc(-z), and
+    1 + tanh(z) = 2 / (1 + exp(-2z)).
+    """
     x = np.asarray(x).astype(work)
     if approximate == "tanh":
-        inner = np.tanh(work(math.sqrt(2 / math.pi)) * (x + work(0.044715) * x * x * x))
+        z = work(math.sqrt(2 / math.pi)) * (x + work(0.044715) * x * x * x)
+        with np.errstate(over="ignore"):
+            step = 2 / (1 + np.exp(-2 * z)) if work is np.float64 else work(1) + np.tanh(z)
     else:
-        inner = _erf(x * work(math.sqrt(0.5))).astype(work)
-    return x * work(0.5) * (work(1) + inner)
+        z = x * work(math.sqrt(0.5))
+        step = _erfc(-z) if work is np.float64 else work(1) + _erf(z).astype(work)
+    return x * work(0.5) * step
 
 
 def silu(x, work=np.float64):

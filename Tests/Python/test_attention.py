@@ -2,16 +2,13 @@
 
 import numpy as np
 import pytest
-
 import reference
 import swiftattn
 from support import DTYPES, assert_accurate, check_attention, normal, plain, random_problem
 
 
 def attend(query, key, value, **options):
-    return swiftattn.scaled_dot_product_attention(
-        query, key, value, return_lse=True, return_weights=True, **options
-    )
+    return swiftattn.scaled_dot_product_attention(query, key, value, return_lse=True, return_weights=True, **options)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -125,7 +122,11 @@ def test_extra_returns_come_in_order():
     assert call(q, k, v).shape == (2, 3, 6)
     assert [a.shape for a in call(q, k, v, return_lse=True)] == [(2, 3, 6), (2, 3)]
     assert [a.shape for a in call(q, k, v, return_weights=True)] == [(2, 3, 6), (2, 3, 5)]
-    assert [a.shape for a in call(q, k, v, return_lse=True, return_weights="scaled")] == [(2, 3, 6), (2, 3), (2, 3, 5)]
+    assert [a.shape for a in call(q, k, v, return_lse=True, return_weights="scaled")] == [
+        (2, 3, 6),
+        (2, 3),
+        (2, 3, 5),
+    ]
 
 
 def test_out_is_written_and_returned():
@@ -140,8 +141,7 @@ def test_inputs_may_be_one_array():
     rng = np.random.default_rng(9)
     x = normal(rng, (2, 7, 8))
     np.testing.assert_array_equal(
-        swiftattn.scaled_dot_product_attention(x, x, x),
-        swiftattn.scaled_dot_product_attention(x, x.copy(), x.copy()),
+        swiftattn.scaled_dot_product_attention(x, x, x), swiftattn.scaled_dot_product_attention(x, x.copy(), x.copy())
     )
 
 
@@ -168,6 +168,30 @@ def test_zero_sizes(dtype, q_shape, k_shape, v_shape, out_shape):
         check_attention(result, q, k, v, is_causal=causal)
 
 
+@pytest.mark.parametrize("q_shape, k_shape, v_shape, out_shape", ZERO_SIZES)
+def test_zero_sizes_with_every_option(q_shape, k_shape, v_shape, out_shape):
+    rng = np.random.default_rng(13)
+    q, k, v = (normal(rng, shape) for shape in (q_shape, k_shape, v_shape))
+    batch = q_shape[0] if len(q_shape) == 4 else 1
+    heads = q_shape[1] if len(q_shape) == 4 else 1
+    scores = (*q_shape[:-1], k_shape[-2])
+    options = dict(
+        is_causal="lower_right",
+        window=(1, 2),
+        softcap=2.0,
+        dropout_p=0.5,
+        seed=1,
+        query_offset=np.zeros(batch, int),
+        alibi_slopes=np.ones(heads, np.float32),
+        sinks=np.ones(heads, np.float32),
+        q_lengths=np.full(batch, q_shape[-2]),
+        kv_lengths=np.full(batch, k_shape[-2]),
+    )
+    for mask in (np.ones(scores, bool), np.zeros(scores[-1:], np.float32), np.ones((1, 1), bool)):
+        result = attend(q, k, v, attn_mask=mask, **options)
+        check_attention(result, q, k, v, attn_mask=mask, **options)
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_merge_is_attention_over_the_union(dtype, seed):
@@ -191,9 +215,7 @@ def test_merge_is_attention_over_the_union(dtype, seed):
     assert_accurate(out, exact[0], simple[0], "out")
     assert_accurate(lse, exact[1], simple[1], "lse")
     whole = reference.attention(q, k, v, ~hidden)
-    np.testing.assert_allclose(
-        out.astype(np.float64), whole.out, atol={2: 2e-2, 4: 2e-6, 8: 1e-13}[q.dtype.itemsize]
-    )
+    np.testing.assert_allclose(out.astype(np.float64), whole.out, atol={2: 2e-2, 4: 2e-6, 8: 1e-13}[q.dtype.itemsize])
 
 
 def test_merge_of_parts_without_weight():
@@ -212,8 +234,10 @@ def test_merge_of_one_and_of_many():
     np.testing.assert_array_equal(out, outs[0])
     np.testing.assert_array_equal(lse, lses[0])
     out, lse = swiftattn.merge_attention_states(outs, lses)
-    exact, simple = (function(reference.merge_attention_states, outs, lses, **extra) for function, extra in (
-        (lambda f, *a: f(*a), {}), (plain, {"like": outs.dtype})))
+    exact, simple = (
+        function(reference.merge_attention_states, outs, lses, **extra)
+        for function, extra in ((lambda f, *a: f(*a), {}), (plain, {"like": outs.dtype}))
+    )
     assert_accurate(out, exact[0], simple[0])
     assert_accurate(lse, exact[1], simple[1])
 

@@ -10,10 +10,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from onnx.helper import get_attribute_value
-
 import reference
 import swiftattn
+from onnx.helper import get_attribute_value
 
 COUNTS = {"Attention": 93, "RMSNormalization": 19, "LayerNormalization": 19, "Softmax": 7, "Gelu": 4}
 
@@ -73,7 +72,10 @@ def _attention(engine, attributes, inputs, outputs):
         widths = [(0, 0)] * (mask.ndim - 1) + [(0, key.shape[2] - mask.shape[-1])]
         mask = np.pad(mask, widths, constant_values=False if mask.dtype == bool else -np.inf)
     out, weights = engine.attention(
-        query, key, value, mask,
+        query,
+        key,
+        value,
+        mask,
         ("scaled", "capped", "biased", True)[attributes.get("qk_matmul_output_mode", 0)],
         is_causal=bool(attributes.get("is_causal", 0)),
         scale=attributes.get("scale"),

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 import swiftattn
 from support import DTYPES, normal, random_problem
 
@@ -129,7 +128,11 @@ def test_a_query_alone_is_the_query_among_others(dtype, shape, causal):
 @pytest.mark.parametrize("inner, outputs", [(1, 5), (7, 3), (64, 64), (300, 130), (1000, 33)])
 def test_a_row_of_a_product_alone_is_the_row_among_others(dtype, inner, outputs):
     rng = np.random.default_rng(5)
-    x, weight, bias = normal(rng, (70, inner), dtype), normal(rng, (outputs, inner), dtype), normal(rng, (outputs,), dtype)
+    x, weight, bias = (
+        normal(rng, (70, inner), dtype),
+        normal(rng, (outputs, inner), dtype),
+        normal(rng, (outputs,), dtype),
+    )
     whole = swiftattn.linear(x, weight, bias, activation="silu")
     product = swiftattn.matmul(x, weight.T)
     for rows in (slice(0, 1), slice(69, 70), slice(3, 9), slice(10, 66)):
@@ -137,7 +140,9 @@ def test_a_row_of_a_product_alone_is_the_row_among_others(dtype, inner, outputs)
         assert_same_bits([swiftattn.matmul(x[rows], weight.T)], [product[rows]])
     for columns in (slice(0, 1), slice(outputs - 1, outputs), slice(outputs // 3, outputs)):
         assert_same_bits([swiftattn.matmul(x, weight.T[:, columns])], [product[:, columns]])
-    assert_same_bits([swiftattn.linear(x.reshape(7, 2, 5, inner), weight, bias, activation="silu").reshape(70, -1)], [whole])
+    assert_same_bits(
+        [swiftattn.linear(x.reshape(7, 2, 5, inner), weight, bias, activation="silu").reshape(70, -1)], [whole]
+    )
     assert_same_bits([swiftattn.matmul(x[4], weight.T)], [product[4]])
 
 
@@ -147,8 +152,12 @@ def test_a_row_of_rows_alone_is_the_row_among_others(dtype, length):
     rng = np.random.default_rng(6)
     x, weight = normal(rng, (40, length), dtype), normal(rng, (length,), dtype)
     for function in (
-        swiftattn.softmax, swiftattn.relu, swiftattn.gelu, swiftattn.silu,
-        lambda x: swiftattn.layer_norm(x, weight, weight), lambda x: swiftattn.rms_norm(x, weight),
+        swiftattn.softmax,
+        swiftattn.relu,
+        swiftattn.gelu,
+        swiftattn.silu,
+        lambda x: swiftattn.layer_norm(x, weight, weight),
+        lambda x: swiftattn.rms_norm(x, weight),
     ):
         whole = function(x)
         assert_same_bits([function(x[7]), function(x[20:25])], [whole[7], whole[20:25]])

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-
 import swiftattn
 from support import DTYPES, normal, run_python
 from swiftattn import _ffi, _tensor
@@ -194,7 +193,9 @@ def test_declarations_follow_the_header():
 def test_structs_follow_the_header():
     text = re.sub(r"/\*.*?\*/", "", HEADER.read_text(), flags=re.S)
     for structure, name in (
-        (_ffi.DType, "dtype"), (_ffi.Tensor, "tensor"), (_ffi.AttentionOptions, "attention_options"),
+        (_ffi.DType, "dtype"),
+        (_ffi.Tensor, "tensor"),
+        (_ffi.AttentionOptions, "attention_options"),
         (_ffi.LinearOptions, "linear_options"),
     ):
         body = re.search(rf"typedef struct swiftattn_{name} {{(.*?)}}", text, flags=re.S)[1]

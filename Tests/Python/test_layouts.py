@@ -4,7 +4,6 @@ import mmap
 
 import numpy as np
 import pytest
-
 import swiftattn
 from support import DTYPES, normal, random_problem, strided
 
@@ -20,9 +19,7 @@ def test_attention_does_not_see_the_layout(dtype, seed):
     rng = np.random.default_rng([0, seed])
     q, k, v, options = random_problem(rng, dtype)
     expected = swiftattn.scaled_dot_product_attention(q, k, v, return_lse=True, return_weights=True, **options)
-    moved = {
-        name: strided(rng, value) if isinstance(value, np.ndarray) else value for name, value in options.items()
-    }
+    moved = {name: strided(rng, value) if isinstance(value, np.ndarray) else value for name, value in options.items()}
     out = strided(rng, np.zeros_like(expected[0]))
     got = swiftattn.scaled_dot_product_attention(
         *(strided(rng, x) for x in (q, k, v)), return_lse=True, return_weights=True, out=out, **moved
@@ -57,7 +54,10 @@ def test_token_major_layout_is_a_view():
 
 FUNCTIONS = {
     "matmul": (lambda a, b: swiftattn.matmul(a, b), [(2, 5, 7), (7, 6)]),
-    "linear": (lambda *a: swiftattn.linear(*a[:3], residual=a[3], activation="gelu"), [(2, 5, 7), (6, 7), (6,), (5, 6)]),
+    "linear": (
+        lambda *a: swiftattn.linear(*a[:3], residual=a[3], activation="gelu"),
+        [(2, 5, 7), (6, 7), (6,), (5, 6)],
+    ),
     "softmax": (lambda x: swiftattn.softmax(x), [(3, 4, 9)]),
     "softmax axis 0": (lambda x: swiftattn.softmax(x, 0), [(9, 4, 3)]),
     "softmax axis 1": (lambda x: swiftattn.softmax(x, 1), [(3, 9, 4)]),
@@ -99,10 +99,13 @@ def test_functions_with_broadcast_inputs(name, dtype):
     np.testing.assert_array_equal(bits(function(*inputs)), bits(function(*(x.copy() for x in inputs))))
 
 
+MAP_NORESERVE = 0x4000  # Linux's; Python's mmap has no name for it before 3.13
+
+
 def far_apart(array, axis, gap):
     """A copy whose neighbours on `axis` lie `gap` bytes apart, in memory that is only reserved."""
     lead = np.moveaxis(array, axis, 0)
-    memory = mmap.mmap(-1, gap * len(lead), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_NORESERVE)
+    memory = mmap.mmap(-1, gap * len(lead), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
     inner = np.ascontiguousarray(lead[0]).strides
     view = np.moveaxis(np.ndarray(lead.shape, array.dtype, memory, 0, (gap, *inner)), 0, axis)
     view[...] = array
@@ -141,7 +144,8 @@ def test_offsets_beyond_31_bits_elsewhere():
     mask = far_apart(normal(rng, (3, 4)), 0, 2**33)
     q, k = x[None], weight[None]
     np.testing.assert_array_equal(
-        swiftattn.scaled_dot_product_attention(q, k, k, mask), swiftattn.scaled_dot_product_attention(q, k, k, mask.copy())
+        swiftattn.scaled_dot_product_attention(q, k, k, mask),
+        swiftattn.scaled_dot_product_attention(q, k, k, mask.copy()),
     )
 
 

@@ -5,7 +5,6 @@ import itertools
 import ml_dtypes
 import numpy as np
 import pytest
-
 import reference
 import swiftattn
 from support import DTYPES, assert_accurate, check_attention, normal, plain
@@ -33,7 +32,8 @@ def seen(q_len, k_len, **options):
 
 FULL = (2, 4, 6, 9)
 SHAPES = sorted(
-    {shape[cut:] for shape in itertools.product(*((1, size) for size in FULL)) for cut in range(4)}, key=lambda s: (len(s), s)
+    {shape[cut:] for shape in itertools.product(*((1, size) for size in FULL)) for cut in range(4)},
+    key=lambda s: (len(s), s),
 )
 
 
@@ -55,13 +55,17 @@ def test_float32_mask_with_half_inputs(dtype):
     check_attention(attend(q, k, v, attn_mask=mask), q, k, v, attn_mask=mask)
 
 
-@pytest.mark.parametrize("make", [
-    lambda m: m[..., ::-1][..., ::-1],
-    lambda m: m.T.copy().T,
-    lambda m: np.broadcast_to(m[0], m.shape),
-    lambda m: np.repeat(m, 3, axis=1)[:, ::3],
-    lambda m: m[::-1, ::-1],
-], ids=["reversed twice", "transposed", "zero stride", "gaps", "negative"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda m: m[..., ::-1][..., ::-1],
+        lambda m: m.T.copy().T,
+        lambda m: np.broadcast_to(m[0], m.shape),
+        lambda m: np.repeat(m, 3, axis=1)[:, ::3],
+        lambda m: m[::-1, ::-1],
+    ],
+    ids=["reversed twice", "transposed", "zero stride", "gaps", "negative"],
+)
 @pytest.mark.parametrize("kind", ["bool", "float32"])
 def test_mask_layouts(make, kind):
     rng = np.random.default_rng(2)
@@ -93,9 +97,11 @@ def test_masks_from_lists():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("mask", [
-    np.zeros((6, 9), bool), np.full((6, 9), -np.inf, np.float32), np.full((6, 9), np.nan, np.float32),
-], ids=["bool", "-inf", "NaN"])
+@pytest.mark.parametrize(
+    "mask",
+    [np.zeros((6, 9), bool), np.full((6, 9), -np.inf, np.float32), np.full((6, 9), np.nan, np.float32)],
+    ids=["bool", "-inf", "NaN"],
+)
 def test_all_masked_rows_are_zero(dtype, mask):
     q, k, v = problem(dtype)
     mask = mask.copy() if mask.dtype == bool else mask.astype(DTYPES[dtype])
@@ -157,9 +163,15 @@ def test_integer_arguments_of_every_kind(kind):
     def as_kind(values):
         return kind(values) if kind in (list, tuple) else np.array(values, kind)
 
-    options = dict(q_lengths=as_kind([6, 4]), kv_lengths=as_kind([9, 5]), query_offset=as_kind([0, 3]), is_causal=True)
+    options = dict(
+        q_lengths=as_kind([6, 4]), kv_lengths=as_kind([9, 5]), query_offset=as_kind([0, 3]), is_causal=True
+    )
     check_attention(
-        attend(q, k, v, **options), q, k, v, **{name: np.asarray(x, int) if name != "is_causal" else x for name, x in options.items()}
+        attend(q, k, v, **options),
+        q,
+        k,
+        v,
+        **{name: np.asarray(x, int) if name != "is_causal" else x for name, x in options.items()},
     )
 
 
@@ -199,7 +211,13 @@ def test_slopes_and_sinks_of_every_kind():
     numbers = [0.5, 0.25, 0.125, 1.0]
     for name in ("alibi_slopes", "sinks"):
         expected = swiftattn.scaled_dot_product_attention(q, k, v, **{name: np.array(numbers, np.float32)})
-        for given in (numbers, tuple(numbers), np.array(numbers), np.array(numbers, np.float16), np.array(numbers, ml_dtypes.bfloat16)):
+        for given in (
+            numbers,
+            tuple(numbers),
+            np.array(numbers),
+            np.array(numbers, np.float16),
+            np.array(numbers, ml_dtypes.bfloat16),
+        ):
             np.testing.assert_array_equal(swiftattn.scaled_dot_product_attention(q, k, v, **{name: given}), expected)
         q64, k64, v64 = (x.astype(np.float64) for x in (q, k, v))
         wide = swiftattn.scaled_dot_product_attention(q64, k64, v64, **{name: np.array(numbers, np.float32)})
@@ -213,7 +231,10 @@ def test_options_add_up_to_one_float_mask(seed):
     q, k, v = problem(q_len=13, k_len=21)
     bias = normal(rng, (13, 21))
     options = dict(
-        attn_mask=bias, is_causal="lower_right", window=(int(rng.integers(0, 9)), None), kv_lengths=rng.integers(0, 22, 2),
+        attn_mask=bias,
+        is_causal="lower_right",
+        window=(int(rng.integers(0, 9)), None),
+        kv_lengths=rng.integers(0, 22, 2),
         alibi_slopes=rng.random(4).astype(np.float32),
     )
     exact = reference.attention(q, k, v, **options)
@@ -239,5 +260,8 @@ def test_dropout_drops_what_the_generator_says():
 def test_philox_known_answers():
     """Random123's kat_vectors hold the reference's generator to its definition (counter and key of all zeros)."""
     assert [hex(word) for word in reference.philox_words(0, [0], 1, 1, 4).ravel().tolist()] == [
-        "0x6627e8d5", "0xe169c58d", "0xbc57ac4c", "0x9b00dbd8",
+        "0x6627e8d5",
+        "0xe169c58d",
+        "0xbc57ac4c",
+        "0x9b00dbd8",
     ]

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 import reference
 import swiftattn
 from support import DTYPES, assert_accurate, normal, plain
@@ -14,7 +13,18 @@ def check(got, function, *arguments, **options):
     assert_accurate(got, function(*arguments, **options), plain(function, *arguments, like=like, **options))
 
 
-SIZES = [(1, 1, 1), (1, 7, 5), (5, 1, 7), (6, 16, 1), (13, 17, 19), (64, 64, 64), (65, 127, 33), (3, 1000, 2), (130, 40, 260), (1, 512, 300)]
+SIZES = [
+    (1, 1, 1),
+    (1, 7, 5),
+    (5, 1, 7),
+    (6, 16, 1),
+    (13, 17, 19),
+    (64, 64, 64),
+    (65, 127, 33),
+    (3, 1000, 2),
+    (130, 40, 260),
+    (1, 512, 300),
+]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -63,7 +73,11 @@ def test_linear(dtype, rows, inner, columns, activation):
     for options in ({}, {"bias": bias}, {"residual": residual}, {"bias": bias, "residual": residual}):
         check(
             swiftattn.linear(x, weight, activation=activation, **options),
-            reference.linear, x, weight, activation=activation, **options,
+            reference.linear,
+            x,
+            weight,
+            activation=activation,
+            **options,
         )
 
 

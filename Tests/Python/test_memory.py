@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 import swiftattn
 from support import DTYPES, guarded, normal, random_problem, run_python
 from swiftattn import _ffi
@@ -13,7 +12,9 @@ SIDES = ["left", "right"]
 
 def run(function, *arguments, out):
     """Calls a C function on guarded arrays; an output also gets guarded pages."""
-    getattr(_ffi, function)(*(borrow(x, "x") if isinstance(x, np.ndarray) else x for x in arguments), borrow(out, "out"))
+    getattr(_ffi, function)(
+        *(borrow(x, "x") if isinstance(x, np.ndarray) else x for x in arguments), borrow(out, "out")
+    )
     return out
 
 
@@ -86,14 +87,18 @@ def test_varlen_and_merge_in_guarded_pages(side, dtype):
         np.testing.assert_array_equal(a, b)
     outs = [guarded(normal(rng, (3, 7), dtype), side) for _ in range(3)]
     lses = [guarded(normal(rng, (3,), "float64" if dtype == "float64" else "float32"), side) for _ in range(3)]
-    for a, b in zip(swiftattn.merge_attention_states(outs, lses), swiftattn.merge_attention_states(
-        [x.copy() for x in outs], [x.copy() for x in lses])):
+    for a, b in zip(
+        swiftattn.merge_attention_states(outs, lses),
+        swiftattn.merge_attention_states([x.copy() for x in outs], [x.copy() for x in lses]),
+    ):
         np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("rows, inner, columns", [(1, 1, 1), (1, 33, 17), (5, 7, 3), (13, 64, 31), (37, 65, 70), (6, 100, 129)])
+@pytest.mark.parametrize(
+    "rows, inner, columns", [(1, 1, 1), (1, 33, 17), (5, 7, 3), (13, 64, 31), (37, 65, 70), (6, 100, 129)]
+)
 def test_products_in_guarded_pages(side, dtype, rows, inner, columns):
     rng = np.random.default_rng(3)
     x, weight = normal(rng, (rows, inner), dtype), normal(rng, (columns, inner), dtype)

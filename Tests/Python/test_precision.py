@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 import reference
 import swiftattn
 from support import DTYPES, assert_accurate, check_attention, normal, plain

@@ -5,7 +5,6 @@ import threading
 
 import numpy as np
 import pytest
-
 import swiftattn
 from support import run_python
 
@@ -78,7 +77,9 @@ def test_python_runs_during_a_call():
 @pytest.mark.once
 @pytest.mark.parametrize("threads", ["1", "3"])
 def test_fork_after_use(threads):
-    code = CALL + """
+    code = (
+        CALL
+        + """
 import os, sys
 expected = call()
 for generation in range(3):
@@ -89,12 +90,15 @@ for generation in range(3):
     assert os.waitpid(child, 0)[1] == 0
 assert all((a == b).all() for a, b in zip(call(), expected))
 """
+    )
     run_python(code, OMP_NUM_THREADS=threads)
 
 
 @pytest.mark.once
 def test_multiprocessing_pool_after_use():
-    code = CALL + """
+    code = (
+        CALL
+        + """
 import multiprocessing
 def work(_):
     return call()[0].sum()
@@ -103,13 +107,19 @@ if __name__ == "__main__":
     with multiprocessing.get_context("fork").Pool(3) as pool:
         assert pool.map(work, range(6), chunksize=1) == [expected] * 6
 """
+    )
     run_python(code)
 
 
 @pytest.mark.once
 def test_threads_from_the_environment():
     assert run_python("import swiftattn; print(swiftattn.get_num_threads())", OMP_NUM_THREADS="3") == "3"
-    assert run_python("import swiftattn; swiftattn.set_num_threads(2); print(swiftattn.get_num_threads())", OMP_NUM_THREADS="5") == "2"
+    assert (
+        run_python(
+            "import swiftattn; swiftattn.set_num_threads(2); print(swiftattn.get_num_threads())", OMP_NUM_THREADS="5"
+        )
+        == "2"
+    )
     code = "import swiftattn; swiftattn.set_num_threads(2); swiftattn.set_num_threads(0); print(swiftattn.get_num_threads())"
     assert run_python(code, OMP_NUM_THREADS="5") == "5"
 
@@ -130,12 +140,15 @@ print(swiftattn.get_num_threads())
 
 @pytest.mark.once
 def test_affinity_narrowed_after_use():
-    code = CALL + """
+    code = (
+        CALL
+        + """
 import os
 expected = call()
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
 assert all((a == b).all() for a, b in zip(call(), expected))
 """
+    )
     run_python(code)
 
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 import reference
 import swiftattn
 from support import DTYPES, assert_accurate, normal, plain
@@ -23,8 +22,10 @@ def check(arguments, **options):
     out, lse = swiftattn.attention_varlen(*arguments, return_lse=True, **options)
     exact = reference.attention_varlen(*arguments, **options)
     simple_out, simple_lse = (
-        plain(lambda work, name=name: getattr(reference.attention_varlen(*arguments, work=work, **options), name),
-              like=arguments[0].dtype)
+        plain(
+            lambda work, name=name: getattr(reference.attention_varlen(*arguments, work=work, **options), name),
+            like=arguments[0].dtype,
+        )
         for name in ("out", "lse")
     )
     assert out.dtype == arguments[0].dtype
@@ -63,13 +64,21 @@ def test_random_options(dtype, seed):
     rng = np.random.default_rng([1, seed])
     batch, kv_heads, group = rng.integers(1, 6), rng.integers(1, 3), rng.integers(1, 4)
     arguments = packed(
-        rng, rng.integers(0, 20, batch), rng.integers(0, 40, batch), dtype,
-        kv_heads * group, kv_heads, int(rng.choice([3, 16, 64])), int(rng.choice([1, 16, 40])),
+        rng,
+        rng.integers(0, 20, batch),
+        rng.integers(0, 40, batch),
+        dtype,
+        kv_heads * group,
+        kv_heads,
+        int(rng.choice([3, 16, 64])),
+        int(rng.choice([1, 16, 40])),
     )
     slopes = np.float64 if dtype == "float64" else np.float32
     choices = dict(
         is_causal=[True, "upper_left", "lower_right"][rng.integers(3)],
-        scale=0.3, softcap=4.0, window=(int(rng.integers(0, 9)), int(rng.integers(-1, 9))),
+        scale=0.3,
+        softcap=4.0,
+        window=(int(rng.integers(0, 9)), int(rng.integers(-1, 9))),
         alibi_slopes=rng.random(kv_heads * group).astype(slopes),
         sinks=rng.standard_normal(kv_heads * group).astype(slopes),
         query_offset=rng.integers(-5, 20, batch) if rng.random() < 0.5 else 3,
@@ -88,10 +97,15 @@ def test_entries_do_not_touch_one_another(dtype):
     q, k, v, starts_q, starts_k = packed(rng, [40, 3, 1, 17], [60, 5, 90, 17], dtype)
     out, lse = swiftattn.attention_varlen(q, k, v, starts_q, starts_k, is_causal=True, return_lse=True)
     for b in range(4):
-        rows, keys = slice(*starts_q[b:b + 2]), slice(*starts_k[b:b + 2])
+        rows, keys = slice(*starts_q[b : b + 2]), slice(*starts_k[b : b + 2])
         alone = swiftattn.attention_varlen(
-            q[rows], k[keys], v[keys], [0, rows.stop - rows.start], [0, keys.stop - keys.start],
-            is_causal=True, return_lse=True,
+            q[rows],
+            k[keys],
+            v[keys],
+            [0, rows.stop - rows.start],
+            [0, keys.stop - keys.start],
+            is_causal=True,
+            return_lse=True,
         )
         np.testing.assert_array_equal(out[rows], alone[0])
         np.testing.assert_array_equal(lse[:, rows], alone[1])
@@ -101,11 +115,11 @@ def test_entries_do_not_touch_one_another(dtype):
         np.testing.assert_array_equal(out[rows], dense.swapaxes(0, 1))
     poisoned = [x.copy() for x in (q, k, v)]
     for x, starts in zip(poisoned, (starts_q, starts_k, starts_k)):
-        x[starts[1]:starts[2]] = np.nan
+        x[starts[1] : starts[2]] = np.nan
     poisoned_out = swiftattn.attention_varlen(*poisoned, starts_q, starts_k, is_causal=True)
-    keep = np.r_[0:starts_q[1], starts_q[2]:starts_q[4]]
+    keep = np.r_[0 : starts_q[1], starts_q[2] : starts_q[4]]
     np.testing.assert_array_equal(poisoned_out[keep], out[keep])
-    assert np.isnan(poisoned_out[starts_q[1]:starts_q[2]].astype(np.float32)).all()
+    assert np.isnan(poisoned_out[starts_q[1] : starts_q[2]].astype(np.float32)).all()
 
 
 @pytest.mark.parametrize("kind", [list, np.int32, np.int64, np.uint8])

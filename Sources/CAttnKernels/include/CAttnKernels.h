@@ -70,6 +70,7 @@ typedef struct attn_plan {
   int64_t rows_per_tile;  /* queries of each */
   int64_t task_count;
   int32_t threads;
+  bool split_keys;        /* chunks of a tile's keys become tasks of their own: for fewer tiles than threads can share */
 } attn_plan;
 
 /* Rows of the widest tile for this dtype. */

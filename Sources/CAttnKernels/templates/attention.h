@@ -28,6 +28,15 @@ typedef struct state {
   real *o;     /* [value_dim][TILE] */
 } state;
 
+static size_t attention_state(const attn_problem *problem) {
+  return TILE * (2 + (size_t)problem->value_dim) * sizeof(real);
+}
+
+static state state_in(void *memory) {
+  real *m = memory;
+  return (state){ m, m + TILE, m + 2 * TILE };
+}
+
 /* A tile at work. Row r is query `query[r]` of head `head[r]`. */
 typedef struct work {
   const attn_problem *problem;
@@ -42,6 +51,7 @@ typedef struct work {
   bool one_mask_row;           /* all rows read the same mask row */
   bool prescaled;              /* scores are brought to natural units before the softmax */
   real c_hi, c_lo;             /* log2(e), times scale unless prescaled; c_lo > 0 */
+  int64_t first, last;         /* some row sees keys of [first, last) and none outside */
   int64_t all_first, all_last; /* every row sees [all_first, all_last), as far as the mask allows */
   real *q;                     /* [head_dim][TILE] */
   real *s;                     /* [KEYS][TILE] */
@@ -53,8 +63,8 @@ typedef struct work {
 
 static size_t attention_scratch(const attn_problem *problem) {
   const size_t d = (size_t)problem->head_dim, dv = (size_t)problem->value_dim;
-  const size_t reals = TILE * (d + 2 * KEYS + 2 * dv + 4) + KEYS * (d + dv + 1);
-  return (sizeof(work) + 63) / 64 * 64 + (reals + 8 * 16) * sizeof(real);
+  const size_t reals = TILE * (d + 2 * KEYS) + KEYS * (d + dv + 1);
+  return (sizeof(work) + 63) / 64 * 64 + 2 * attention_state(problem) + reals * sizeof(real) + 6 * 64;
 }
 
 static real *carve(char **at, size_t count) {
@@ -87,12 +97,8 @@ static work *begin(const attn_problem *P, const attn_tile *T, void *scratch) {
   w->q = carve(&at, d * TILE);
   w->s = carve(&at, KEYS * TILE);
   w->bias = carve(&at, KEYS * TILE);
-  w->chunk.o = carve(&at, dv * TILE);
-  w->total.o = carve(&at, dv * TILE);
-  w->chunk.m = carve(&at, TILE);
-  w->chunk.l = carve(&at, TILE);
-  w->total.m = carve(&at, TILE);
-  w->total.l = carve(&at, TILE);
+  w->chunk = state_in(carve(&at, (2 + dv) * TILE));
+  w->total = state_in(carve(&at, (2 + dv) * TILE));
   w->k_block = carve(&at, KEYS * d);
   w->v_block = carve(&at, KEYS * dv);
   w->mask_line = carve(&at, KEYS);
@@ -110,8 +116,8 @@ static work *begin(const attn_problem *P, const attn_tile *T, void *scratch) {
   w->one_mask_row = P->mask.row == 0 && (P->mask.head == 0 || T->heads == 1);
 
   const void *q_row[TILE];
-  w->all_first = 0;
-  w->all_last = INT64_MAX;
+  w->first = w->all_last = INT64_MAX;
+  w->last = w->all_first = 0;
   for (int r = 0; r < w->rows; r++) {
     const int64_t head = T->first_head + r / T->rows, query = T->first_row + r % T->rows;
     w->head[r] = (int32_t)head;
@@ -120,6 +126,10 @@ static work *begin(const attn_problem *P, const attn_tile *T, void *scratch) {
     set_visible(w, r, query);
     if (w->first_key[r] > w->all_first) w->all_first = w->first_key[r];
     if (w->last_key[r] < w->all_last) w->all_last = w->last_key[r];
+    if (w->first_key[r] < w->last_key[r]) {
+      if (w->first_key[r] < w->first) w->first = w->first_key[r];
+      if (w->last_key[r] > w->last) w->last = w->last_key[r];
+    }
     if (S->mask)
       w->mask_row[r] = (const char *)S->mask
           + (head * P->mask.head + query * P->mask.row) * (int64_t)attn_dtype_size(P->mask_dtype);
@@ -346,9 +356,9 @@ static void accumulate(work *w, state *state, int64_t key, int64_t n) {
     row_step = dv;
   }
   /* As a product: rows = value dims, sum over keys. */
-  const real *column[PRODUCT_ROWS];
-  for (int64_t d = 0; d < dv; d += PRODUCT_ROWS) {
-    const int64_t some = dv - d < PRODUCT_ROWS ? dv - d : PRODUCT_ROWS;
+  const real *column[PRODUCT_SUMS];
+  for (int64_t d = 0; d < dv; d += PRODUCT_SUMS) {
+    const int64_t some = dv - d < PRODUCT_SUMS ? dv - d : PRODUCT_SUMS;
     for (int64_t i = 0; i < some; i++) column[i] = row[0] + (d + i) * step;
     product_block(some, w->vecs, n, column, row_step, w->s, TILE, state->o + d * TILE, TILE, true);
   }
@@ -372,11 +382,13 @@ static void merge(const work *w, state *a, const state *b) {
   }
 }
 
-/* The state of keys [first, last), all within one chunk. */
-static void attend_chunk(work *w, state *state, int64_t first, int64_t last) {
+/* The state of the visible keys in chunk [begin, begin + CHUNK). */
+static void attend_chunk(work *w, state *state, int64_t begin) {
+  const int64_t end = begin + CHUNK < w->last ? begin + CHUNK : w->last;
   clear(w, state);
-  for (int64_t key = first; key < last; key += KEYS) {
-    const int64_t n = last - key < KEYS ? last - key : KEYS;
+  for (int64_t key = begin; key < end; key += KEYS) {
+    if (key + KEYS <= w->first) continue;
+    const int64_t n = end - key < KEYS ? end - key : KEYS;
     scores(w, key, n, TERMS_ALL);
     softmax_step(w, state, n);
     if (w->problem->dropout_threshold) drop(w, key, n);
@@ -429,7 +441,7 @@ static void finish_tile(work *w) {
 }
 
 /* A second pass over the keys: p = 2^(s c - m) / l needs the final m and l. */
-static void write_weights(work *w, int64_t first, int64_t last) {
+static void write_weights(work *w) {
   const attn_problem *P = w->problem;
   const attn_sequence *S = w->sequence;
   const int64_t size = (int64_t)attn_dtype_size(P->weights_dtype);
@@ -439,7 +451,7 @@ static void write_weights(work *w, int64_t first, int64_t last) {
   void *out[TILE];
   for (int64_t key = 0; key < S->kv_rows; key += KEYS) {
     const int64_t n = S->kv_rows - key < KEYS ? S->kv_rows - key : KEYS;
-    const bool unseen = until == TERMS_ALL && (key >= last || key + n <= first);
+    const bool unseen = until == TERMS_ALL && (key >= w->last || key + n <= w->first);
     if (unseen) {
       const vec fill = v_set1(stage == ATTN_BIASED ? -INFINITE : 0);
       for (int64_t j = 0; j < n; j++)
@@ -465,20 +477,33 @@ static void write_weights(work *w, int64_t first, int64_t last) {
 
 static void attention_tile(const attn_problem *problem, const attn_tile *tile, void *scratch) {
   work *w = begin(problem, tile, scratch);
-  int64_t first = INT64_MAX, last = 0; /* of the keys that any row sees */
-  for (int r = 0; r < w->rows; r++) {
-    if (w->first_key[r] == w->last_key[r]) continue;
-    if (w->first_key[r] < first) first = w->first_key[r];
-    if (w->last_key[r] > last) last = w->last_key[r];
-  }
-  if (first > last) first = last;
   clear(w, &w->total);
-  for (int64_t chunk = first / CHUNK * CHUNK; chunk < last; chunk += CHUNK) {
-    int64_t from = chunk;
-    while (from + KEYS <= first) from += KEYS;
-    attend_chunk(w, &w->chunk, from, last - chunk < CHUNK ? last : chunk + CHUNK);
+  for (int64_t chunk = w->first / CHUNK * CHUNK; chunk < w->last; chunk += CHUNK) {
+    attend_chunk(w, &w->chunk, chunk);
     merge(w, &w->total, &w->chunk);
   }
   finish_tile(w);
-  if (w->sequence->weights) write_weights(w, first, last);
+  if (w->sequence->weights) write_weights(w);
+}
+
+/* The same in parts, for few queries and many keys: chunks in any order, then their states in order. */
+
+static void attention_chunk(const attn_problem *problem, const attn_tile *tile, int64_t chunk, void *scratch,
+                            void *memory) {
+  work *w = begin(problem, tile, scratch);
+  state state = state_in(memory);
+  attend_chunk(w, &state, chunk * CHUNK);
+}
+
+static void attention_merge(const attn_problem *problem, const attn_tile *tile, bool begins, const void *states,
+                            int64_t count, bool ends, void *scratch) {
+  work *w = begin(problem, tile, scratch);
+  if (begins) clear(w, &w->total);
+  for (int64_t i = 0; i < count; i++) {
+    const state state = state_in((char *)states + (size_t)i * attention_state(problem));
+    merge(w, &w->total, &state);
+  }
+  if (!ends) return;
+  finish_tile(w);
+  if (w->sequence->weights) write_weights(w);
 }

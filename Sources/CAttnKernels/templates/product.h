@@ -2,15 +2,17 @@
  *
  *   c[i][lane] (+)= sum over p of a[i][p * a_step] * b[p * b_step + lane]
  *
- * for ROWS_ rows i and VECS_ vectors of lanes. Each sum starts from zero and runs over p in order, so its bits depend on
- * n and the operands alone. The caller's arch file defines PRODUCT_ROWS and PRODUCT_VECS, the largest tile that fits
- * the registers: PRODUCT_ROWS * PRODUCT_VECS accumulators + PRODUCT_VECS of b + 1 of a. */
+ * Each sum starts from zero and runs over p in order, so its bits depend on n and the operands alone. The arch file
+ * defines PRODUCT_VECS, the widest tile that fits the registers with PRODUCT_ROWS rows: PRODUCT_ROWS * PRODUCT_VECS
+ * accumulators + PRODUCT_VECS of b + 1 of a. Where there are fewer lanes than that, taller tiles keep as many
+ * multiply-adds in flight. */
+#define PRODUCT_SUMS (PRODUCT_ROWS * PRODUCT_VECS)
 #define PRODUCT_ARGUMENTS                                                                              \
   int64_t n, const real *const *a, int64_t a_step, const real *b, int64_t b_step, real *c, int64_t c_step, bool add
 
 WORD void product_tile(const int rows, const int vecs, PRODUCT_ARGUMENTS) {
-  vec sum[PRODUCT_ROWS][PRODUCT_VECS];
-  const real *row[PRODUCT_ROWS];
+  vec sum[PRODUCT_SUMS][PRODUCT_VECS];
+  const real *row[PRODUCT_SUMS];
 #pragma clang loop unroll(full)
   for (int i = 0; i < rows; i++) {
     row[i] = a[i];
@@ -49,20 +51,31 @@ PRODUCT_ROWS_OF(2)
 #if PRODUCT_VECS == 4
 PRODUCT_ROWS_OF(3)
 PRODUCT_ROWS_OF(4)
+PRODUCT(24, 1)
+PRODUCT(12, 2)
+PRODUCT(8, 3)
 static const product_fn products[4][6] = { PRODUCT_NAMES(1), PRODUCT_NAMES(2), PRODUCT_NAMES(3), PRODUCT_NAMES(4) };
+static const product_fn tall_products[4] = { product_24x1, product_12x2, product_8x3, product_6x4 };
 #else
 _Static_assert(PRODUCT_VECS == 2, "register tiles are 2 or 4 vectors wide");
+PRODUCT(12, 1)
 static const product_fn products[2][6] = { PRODUCT_NAMES(1), PRODUCT_NAMES(2) };
+static const product_fn tall_products[2] = { product_12x1, product_6x2 };
 #endif
 
 /* The same for any number of rows, and lane_vecs vectors of lanes. */
 static void product_block(int64_t rows, int64_t lane_vecs, PRODUCT_ARGUMENTS) {
-  for (int64_t i = 0; i < rows; i += PRODUCT_ROWS) {
-    int64_t tile_rows = rows - i < PRODUCT_ROWS ? rows - i : PRODUCT_ROWS;
-    for (int64_t v = 0; v < lane_vecs; v += PRODUCT_VECS) {
-      int64_t tile_vecs = lane_vecs - v < PRODUCT_VECS ? lane_vecs - v : PRODUCT_VECS;
-      products[tile_vecs - 1][tile_rows - 1](n, a + i, a_step, b + v * LANES, b_step, c + i * c_step + v * LANES,
-                                             c_step, add);
+  for (int64_t v = 0; v < lane_vecs; v += PRODUCT_VECS) {
+    const int64_t vecs = lane_vecs - v < PRODUCT_VECS ? lane_vecs - v : PRODUCT_VECS;
+    const int64_t tall = PRODUCT_SUMS / vecs;
+    const real *lanes = b + v * LANES;
+    real *out = c + v * LANES;
+    int64_t i = 0;
+    for (; i + tall <= rows; i += tall)
+      tall_products[vecs - 1](n, a + i, a_step, lanes, b_step, out + i * c_step, c_step, add);
+    for (int64_t some; i < rows; i += some) {
+      some = rows - i < PRODUCT_ROWS ? rows - i : PRODUCT_ROWS;
+      products[vecs - 1][some - 1](n, a + i, a_step, lanes, b_step, out + i * c_step, c_step, add);
     }
   }
 }

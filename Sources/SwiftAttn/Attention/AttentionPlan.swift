@@ -8,6 +8,9 @@ struct AttentionPlan {
     /// Below this many floating-point operations for each thread, waking it costs more than it saves.
     private static let flopsPerThread = 400_000.0
 
+    /// Below this many keys for each query a tile is not worth sharing.
+    private static let fewestKeysToSplit = 1000.0
+
     /// Numbers the sequences' tasks.
     init(_ problem: inout AttentionProblem) {
         let lanes = Int(attn_tile_rows(problem.description.dtype))
@@ -24,6 +27,10 @@ struct AttentionPlan {
         description.heads_per_tile = Int64(heads)
         description.rows_per_tile = Int64(rows)
         description.task_count = Int64(tasks)
-        description.threads = Int32(max(1, min(Double(attn_get_num_threads()), flops / Self.flopsPerThread)))
+        let threads = Int(max(1, min(Double(attn_get_num_threads()), flops / Self.flopsPerThread)))
+        description.threads = Int32(threads)
+        /* A tile that is left over while the other threads wait costs a share of 1 / tasks; chunks of keys share it out. */
+        description.split_keys = threads > 1 && tasks < 4 * threads && tasks % threads != 0
+            && problem.scoreCount / Double(tasks * rows * heads) >= Self.fewestKeysToSplit
     }
 }

@@ -55,8 +55,8 @@ extension Tensor {
 }
 
 /// No output may overlap an input or another output; `allowed` inputs may be the very output (element-wise work in place).
-func checkAliasing(outputs: [(StaticString, Tensor?)], inputs: [(StaticString, Tensor?)],
-                   inPlace: [(StaticString, Tensor?)] = []) throws(Failure) {
+func checkAliasing<Name: CustomStringConvertible>(outputs: [(StaticString, Tensor?)], inputs: [(Name, Tensor?)],
+                                                  inPlace: [(Name, Tensor?)] = []) throws(Failure) {
     for (i, (name, output)) in outputs.enumerated() {
         guard let output else { continue }
         for (other, input) in inputs {

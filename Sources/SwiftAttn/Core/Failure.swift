@@ -26,6 +26,12 @@ public struct Failure: Error, CustomStringConvertible, Sendable {
 
     public var description: String { message }
 
+    /// This failure of an argument that is an array, said of its part `n`: `outs: rank ...` becomes `outs[n]: rank ...`.
+    package func ofPart(_ n: Int) -> Failure {
+        let name = message.prefix { $0 != ":" }
+        return Failure(status, "\(name)[\(n)]\(message.dropFirst(name.count))")
+    }
+
     static func argument(_ message: String) -> Failure { Failure(.invalidArgument, message) }
     static func shape(_ message: String) -> Failure { Failure(.invalidShape, message) }
     static func dtype(_ message: String) -> Failure { Failure(.invalidDType, message) }

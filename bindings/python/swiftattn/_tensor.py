@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import operator
 import sys
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Sequence
 
 import numpy as np
@@ -90,8 +90,10 @@ def _from_torch(array: Any, torch: Any, name: str, writable: bool) -> Tensor:
     if array.layout is not torch.strided or array.is_nested:
         raise ValueError(f"{name}: expected a dense strided tensor, got layout {array.layout}")
     if array.requires_grad and torch.is_grad_enabled():
-        raise ValueError(f"{name}: the tensor requires grad, which swiftattn does not record; "
-                         "use tensor.detach() or torch.no_grad()")
+        raise ValueError(
+            f"{name}: the tensor requires grad, which swiftattn does not record; "
+            "use tensor.detach() or torch.no_grad()"
+        )
     if array.is_neg() and not writable:
         array = array.resolve_neg()
     if array.data_ptr() % array.element_size():
@@ -217,7 +219,7 @@ def empty(shape: Sequence[int], like: Tensor, dtype: str | None = None) -> Tenso
         raise MemoryError(str(error)) from None
 
 
-@lru_cache(maxsize=None)
+@cache
 def numpy_dtype(name: str) -> np.dtype:
     if name != "bfloat16":
         return np.dtype(name)

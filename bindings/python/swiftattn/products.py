@@ -24,7 +24,11 @@ def matmul(a: ArrayLike, b: ArrayLike, *, precision: str = "highest") -> Array:
     Raises ValueError, TypeError (dtypes) or MemoryError with the C library's message.
     """
     left, right = borrow(a, "a"), borrow(b, "b")
-    shape = [*broadcast(left.dims[:-2], right.dims[:-2]), *left.dims[-2:-1], *(right.dims[-1:] if right.ndim > 1 else ())]
+    shape = [
+        *broadcast(left.dims[:-2], right.dims[:-2]),
+        *left.dims[-2:-1],
+        *(right.dims[-1:] if right.ndim > 1 else ()),
+    ]
     out = empty(shape, left)
     _ffi.matmul(left, right, choice(_ffi.PRECISIONS, precision, "precision"), out)
     return out.owner
@@ -63,7 +67,5 @@ def linear(
             choice(_ffi.PRECISIONS, precision, "precision"),
         )
     out = empty([*source.dims[:-1], *matrix.dims[:1]], source)
-    _ffi.linear(
-        source, matrix, borrow_optional(bias, "bias"), borrow_optional(residual, "residual"), options, out
-    )
+    _ffi.linear(source, matrix, borrow_optional(bias, "bias"), borrow_optional(residual, "residual"), options, out)
     return out.owner

@@ -24,7 +24,9 @@ def softmax(x: ArrayLike, axis: int = -1) -> Array:
     return out.owner
 
 
-def layer_norm(x: ArrayLike, weight: ArrayLike | None = None, bias: ArrayLike | None = None, eps: float = 1e-5) -> Array:
+def layer_norm(
+    x: ArrayLike, weight: ArrayLike | None = None, bias: ArrayLike | None = None, eps: float = 1e-5
+) -> Array:
     """(x - mean) / sqrt(var + eps) * weight + bias over the last dim, var biased (divided by N).
 
     Args:

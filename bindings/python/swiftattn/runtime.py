@@ -11,11 +11,7 @@ def cpu_info() -> dict[str, str | int]:
 
     isa is "portable", "avx2", "avx512" or "neon"; "unsupported" if SWIFTATTN_ISA names one that the machine lacks.
     """
-    return {
-        "isa": _ffi.cpu_isa().decode(),
-        "threads": get_num_threads(),
-        "version": _ffi.version().decode(),
-    }
+    return {"isa": _ffi.cpu_isa().decode(), "threads": get_num_threads(), "version": _ffi.version().decode()}
 
 
 def set_num_threads(n: int) -> None:

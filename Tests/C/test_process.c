@@ -1,5 +1,6 @@
-/* An unusable SWIFTATTN_ISA, which only a process of its own can see. */
-#define _DEFAULT_SOURCE
+/* What only a process of its own can see: the environment and the affinity mask, read once. */
+#define _GNU_SOURCE
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,25 +60,46 @@ int run_unsupported_isa(void) {
   return 0;
 }
 
-static void run_with_isa(const char *name) {
+static void keep_one_processor(void) {
+  cpu_set_t all, one;
+  int processor = 0;
+  if (sched_getaffinity(0, sizeof all, &all) != 0) return;
+  while (!CPU_ISSET(processor, &all)) processor++;
+  CPU_ZERO(&one);
+  CPU_SET(processor, &one);
+  sched_setaffinity(0, sizeof one, &one);
+}
+
+/* Starts this program again with a flag, an environment variable (NULL: removed) and, if asked, on one processor only.
+ * Returns its exit code, or -1. */
+static int run_again(const char *flag, const char *variable, const char *content, int one_processor) {
   char program[4096];
   ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1); /* valgrind answers readlink, not exec */
   int status = -1;
   pid_t child;
   CHECK(length > 0, "the program does not find itself");
-  if (length <= 0) return;
+  if (length <= 0) return -1;
   program[length] = 0;
   fflush(stdout);
   child = fork();
   if (child == 0) {
-    setenv("SWIFTATTN_ISA", name, 1);
+    if (content)
+      setenv(variable, content, 1);
+    else
+      unsetenv(variable);
+    if (one_processor) keep_one_processor();
     alarm(60);
-    execl(program, program, "--unsupported-isa", (char *)NULL);
+    execl(program, program, flag, (char *)NULL);
     _exit(127);
   }
   waitpid(child, &status, 0);
-  CHECK(WIFEXITED(status), "SWIFTATTN_ISA=%s: killed by signal %d", name, WTERMSIG(status));
-  CHECK(!WIFEXITED(status) || WEXITSTATUS(status) == 0, "SWIFTATTN_ISA=%s: expectation %d", name, WEXITSTATUS(status));
+  CHECK(WIFEXITED(status), "%s=%s: killed by signal %d", variable, content, WTERMSIG(status));
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static void run_with_isa(const char *name) {
+  int code = run_again("--unsupported-isa", "SWIFTATTN_ISA", name, 0);
+  CHECK(code == 0, "SWIFTATTN_ISA=%s: expectation %d", name, code);
 }
 
 static void unknown_name(void) { run_with_isa("nonsense"); }
@@ -90,7 +112,17 @@ static void another_machine(void) {
 #endif
 }
 
-void run_isa(void) {
+static void default_threads(void) {
+  int code = run_again("--threads", "OMP_NUM_THREADS", NULL, 1);
+  CHECK(code == 1, "%d threads with one processor in the affinity mask", code);
+  code = run_again("--threads", "OMP_NUM_THREADS", "3", 1);
+  CHECK(code == 3, "%d threads with OMP_NUM_THREADS=3 and one processor", code);
+  code = run_again("--threads", "OMP_NUM_THREADS", "5", 0);
+  CHECK(code == 5, "%d threads with OMP_NUM_THREADS=5", code);
+}
+
+void run_process(void) {
   check_run("isa: an unknown name is an error, not a crash", unknown_name);
   check_run("isa: another machine's name is an error", another_machine);
+  check_run("threads: the default number", default_threads);
 }

@@ -1,0 +1,66 @@
+"""swiftattn through its Python binding on NumPy arrays; the cases "from C" loop in C over the C ABI."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import partial
+from typing import Any, Callable
+
+import numpy as np
+import swiftattn
+from swiftattn import _ffi, _tensor
+
+import native
+from cases import Case
+
+from . import Call
+
+REPEATS_FROM_C = 1000
+
+_FUNCTIONS = ("softmax", "layer_norm", "rms_norm", "gelu", "silu", "swiglu", "embedding")
+
+
+def start(threads: int) -> dict[str, Any]:
+    swiftattn.set_num_threads(threads)
+    facts = swiftattn.cpu_info()
+    return {"version": facts["version"], "isa": facts["isa"]}
+
+
+def formulations(case: Case, inputs: dict[str, np.ndarray]) -> dict[str, Callable[[], Call]]:
+    if case.operation == "attention_from_c":
+        return {"C ABI": partial(_from_c, inputs)}
+    if case.is_attention:
+        function = partial(
+            swiftattn.scaled_dot_product_attention, is_causal=case.causal, precision=case.precision
+        )
+        return {"scaled_dot_product_attention": lambda: _call(partial(function, *inputs.values()))}
+    if case.operation == "linear":
+        return {"linear": lambda: _call(partial(swiftattn.linear, **inputs, precision=case.precision))}
+    if case.operation in _FUNCTIONS:
+        return {case.operation: lambda: _call(partial(getattr(swiftattn, case.operation), *inputs.values()))}
+    return {}
+
+
+def _call(run: Callable[[], np.ndarray]) -> Call:
+    return Call(run, np.asarray)
+
+
+def _from_c(inputs: dict[str, np.ndarray]) -> Call:
+    library = native.load("calls.c", "-I", str(native.INCLUDE))
+    result = np.empty_like(inputs["query"])
+    query, key, value = (_tensor.borrow(inputs[name], name) for name in ("query", "key", "value"))
+    out = _tensor.borrow(result, "out", writable=True)
+    function = ctypes.cast(_ffi.scaled_dot_product_attention, ctypes.c_void_p)
+    repeat = partial(
+        library.repeat_attention,
+        function,
+        *map(ctypes.byref, (query, key, value, out)),
+        ctypes.c_int64(REPEATS_FROM_C),
+    )
+
+    def run() -> np.ndarray:
+        if repeat():
+            raise ValueError(_ffi.last_error().decode())
+        return result
+
+    return Call(run, np.asarray, REPEATS_FROM_C)

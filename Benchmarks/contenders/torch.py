@@ -1,0 +1,77 @@
+"""PyTorch: its fused attention, its linear layer (plain and with oneDNN's packed weights) and its row kernels."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from cases import Case
+
+from . import Call
+
+
+def start(threads: int) -> dict[str, Any]:
+    torch.set_num_threads(threads)
+    torch.set_grad_enabled(False)
+    return {"version": torch.__version__, "isa": torch.backends.cpu.get_cpu_capability()}
+
+
+def formulations(case: Case, inputs: dict[str, np.ndarray]) -> dict[str, Callable[[], Call]]:
+    # One setting of the process, and the process works at one case at a time.
+    torch.set_float32_matmul_precision(case.precision)
+    tensors = {name: _tensor(array) for name, array in inputs.items()}
+    if case.operation == "attention":
+        return _attention(case, **tensors)
+    if case.operation == "linear":
+        return {
+            "linear": lambda: _call(partial(F.linear, tensors["x"], tensors["weight"])),
+            "oneDNN, weight packed": partial(_packed_linear, **tensors),
+        }
+    if case.operation in _ROWS:
+        return {case.operation: lambda: _call(partial(_ROWS[case.operation], **tensors))}
+    return {}
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def _call(run: Callable[[], torch.Tensor]) -> Call:
+    return Call(run, lambda result: result.float().numpy())
+
+
+def _attention(
+    case: Case, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None
+) -> dict[str, Callable[[], Call]]:
+    _, q_heads, kv_heads, q_length, _, _ = case.shape
+    grouped = q_heads != kv_heads
+    attention = partial(F.scaled_dot_product_attention, is_causal=case.causal, attn_mask=attn_mask)
+    found = {"sdpa": lambda: _call(partial(attention, query, key, value, enable_gqa=grouped))}
+    if grouped and not case.causal and attn_mask is None:
+        # Query heads that share a key head are only more queries of it: K and V are then read once.
+        folded = query.unflatten(1, (kv_heads, -1)).flatten(2, 3)
+        found["sdpa, heads folded"] = lambda: _call(partial(attention, folded, key, value))
+    return found
+
+
+def _packed_linear(x: torch.Tensor, weight: torch.Tensor) -> Call:
+    """What torch.compile makes of a linear layer with frozen weights."""
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight, x.shape[0])
+    return _call(partial(torch.ops.mkldnn._linear_pointwise, x, packed, None, "none", [], ""))
+
+
+_ROWS = {
+    "softmax": lambda x: F.softmax(x, -1),
+    "layer_norm": lambda x, weight, bias: F.layer_norm(x, weight.shape, weight, bias, 1e-5),
+    "rms_norm": lambda x, weight: F.rms_norm(x, weight.shape, weight, 1e-6),
+    "gelu": lambda x: F.gelu(x),
+    "silu": lambda x: F.silu(x),
+    "swiglu": lambda gate, up: F.silu(gate) * up,
+    "embedding": lambda ids, table: F.embedding(ids, table),
+}

@@ -1,0 +1,64 @@
+"""The inputs of a case, the same in every process because they come from one seed."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+
+from cases import Case
+
+SEED = 20240229
+ALIGNMENT = 64  # a cache line, as torch, ONNX Runtime and OpenVINO align their own memory
+
+DTYPES = {
+    "float32": np.dtype(np.float32),
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+}
+
+
+def aligned(array: np.ndarray) -> np.ndarray:
+    """A copy that starts on a cache line, so that no contender is better off by the accident of an address."""
+    memory = np.empty(array.nbytes + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def make(case: Case) -> dict[str, np.ndarray]:
+    """Arrays by argument name, as the package swiftattn names them."""
+    rng = np.random.default_rng(SEED)
+    dtype = DTYPES[case.dtype]
+
+    def normal(*shape: int, scale: float = 1.0) -> np.ndarray:
+        numbers = rng.standard_normal(shape, np.float32)
+        if scale != 1.0:
+            numbers *= np.float32(scale)
+        return aligned(numbers.astype(dtype, copy=False))
+
+    if case.is_attention:
+        batch, q_heads, kv_heads, q_length, k_length, dim = case.shape
+        arrays = {
+            "query": normal(batch, q_heads, q_length, dim),
+            "key": normal(batch, kv_heads, k_length, dim),
+            "value": normal(batch, kv_heads, k_length, dim),
+        }
+        if case.mask:
+            arrays["attn_mask"] = normal(batch, 1, q_length, k_length)
+        return arrays
+    if case.operation == "linear":
+        m, n, k = case.shape
+        return {"x": normal(m, k), "weight": normal(n, k, scale=k**-0.5)}
+    if case.operation == "embedding":
+        tokens, vocabulary, width = case.shape
+        return {"ids": aligned(rng.integers(0, vocabulary, tokens)), "table": normal(vocabulary, width)}
+    rows, width = case.shape
+    if case.operation == "swiglu":
+        return {"gate": normal(rows, width), "up": normal(rows, width)}
+    arrays = {"x": normal(rows, width, scale=3.0)}
+    if case.operation in ("layer_norm", "rms_norm"):
+        arrays["weight"] = normal(width)
+    if case.operation == "layer_norm":
+        arrays["bias"] = normal(width)
+    return arrays

@@ -1,0 +1,76 @@
+/// Element-wise activations, plain and gated.
+
+import CAttnKernels
+
+/// How gelu is computed.
+public enum GELU: Int32, Sendable {
+    /// x/2 * (1 + erf(x / sqrt 2))
+    case exact = 0
+    /// x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3)))
+    case tanh = 1
+
+    fileprivate var kernel: attn_activation { self == .exact ? ATTN_GELU : ATTN_GELU_TANH }
+}
+
+/// out = max(x, 0), NaN stays NaN; out as x, and may be x itself.
+public func relu(_ x: Tensor, out: Tensor) throws(Failure) {
+    try activate(ATTN_RELU, x, "x", out: out)
+}
+
+/// out = gelu(x); out as x, and may be x itself. Source: Hendrycks, Gimpel 2016.
+public func gelu(_ x: Tensor, _ form: GELU = .exact, out: Tensor) throws(Failure) {
+    try activate(form.kernel, x, "x", out: out)
+}
+
+/// out = x / (1 + exp(-x)); out as x, and may be x itself.
+public func silu(_ x: Tensor, out: Tensor) throws(Failure) {
+    try activate(ATTN_SILU, x, "x", out: out)
+}
+
+/// out = silu(gate) * up; all of one shape and dtype, and out may be either input. Source: Shazeer 2020.
+public func swiglu(gate: Tensor, up: Tensor, out: Tensor) throws(Failure) {
+    try activate(ATTN_SILU, gate, "gate", up: up, out: out)
+}
+
+/// out = gelu(gate) * up; all of one shape and dtype, and out may be either input. Source: Shazeer 2020.
+public func geglu(gate: Tensor, up: Tensor, _ form: GELU = .exact, out: Tensor) throws(Failure) {
+    try activate(form.kernel, gate, "gate", up: up, out: out)
+}
+
+private func activate(_ activation: attn_activation, _ x: Tensor, _ name: StaticString, up: Tensor? = nil,
+                      out: Tensor) throws(Failure) {
+    try Library.requireKernels()
+    try x.checked(name).expectFloating(name)
+    if let up {
+        try up.checked("up").expect(dtype: x.dtype, "up", as: name)
+        try up.expect(shape: x.shape, "up")
+    }
+    try out.expectOutput(like: x, "out", as: name)
+    let inputs: [(StaticString, Tensor?)] = [(name, x), ("up", up)]
+    try checkAliasing(outputs: [("out", out)], inputs: [], inPlace: inputs)
+    if out.isEmpty { return }
+
+    /* The order of elements does not matter: out's own makes the rows long and their elements neighbours. */
+    let order = out.shape.indices.sorted { out.strides[$0].magnitude > out.strides[$1].magnitude }
+    let tensors = [out, x, up].compactMap { $0?.permuting(order) }
+    var walk = try RowWalk(tensors[0].shape, tensors)
+    let (columns, steps) = walk.takeColumns()
+    let size = x.dtype.size, rows = walk
+    var layout = attn_rows()
+    layout.dtype = x.dtype.kernel
+    layout.out_column = Int64(steps[0] / size)
+    layout.x_column = Int64(steps[1] / size)
+    let upColumn = up == nil ? 0 : Int64(steps[2] / size)
+    let outStep = steps[0], xStep = steps[1], upStep = up == nil ? 0 : steps[2], isGated = up != nil
+    parallelFor(rows.count * columns, grain: elementsPerRange) { elements in
+        let (firstRow, firstColumn) = elements.lowerBound.quotientAndRemainder(dividingBy: columns)
+        let (lastRow, lastColumn) = (elements.upperBound - 1).quotientAndRemainder(dividingBy: columns)
+        var piece = layout
+        rows.forEach(firstRow..<lastRow + 1) { row, at in
+            let from = row == firstRow ? firstColumn : 0
+            piece.columns = Int64((row == lastRow ? lastColumn + 1 : columns) - from)
+            attn_activation_row(&piece, activation, at[1] + from &* xStep, isGated ? UnsafeRawPointer(at[2] + from &* upStep) : nil,
+                                upColumn, at[0] + from &* outStep)
+        }
+    }
+}

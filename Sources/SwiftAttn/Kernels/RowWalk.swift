@@ -1,0 +1,123 @@
+/// Walking tensors of common leading dims row by row, on the threads.
+
+import CAttnKernels
+
+/// The leading dims that several tensors share, neighbours merged where every tensor steps through them evenly.
+/// What lies behind the leading dims of a tensor (its row) is the caller's.
+struct RowWalk {
+    private struct Operand {
+        let data: UnsafeMutableRawPointer
+        /// In bytes, of the merged dims.
+        var strides: Dims
+        /// The last of them.
+        var step = 0
+    }
+
+    private var shape: Dims
+    private var operands: [Operand]
+    private(set) var count: Int
+
+    /// The first dims of each tensor are `leading`; none of the tensors is empty.
+    init(_ leading: Dims, _ tensors: [Tensor]) throws(Failure) {
+        var shape: Dims = []
+        var operands = tensors.map { Operand(data: $0.data!, strides: []) }
+        var count = 1
+        for dim in leading.indices where leading[dim] != 1 {
+            let size = leading[dim]
+            let (product, overflow) = count.multipliedReportingOverflow(by: size)
+            guard !overflow else { throw Failure.outOfMemory }
+            count = product
+            let steps = tensors.map { $0.strides[dim] &* $0.dtype.size }
+            let last = shape.count - 1
+            if last >= 0, zip(operands, steps).allSatisfy({ $0.strides[last] == $1 &* size }) {
+                shape[last] *= size
+                for i in operands.indices { operands[i].strides[last] = steps[i] }
+            } else {
+                shape.append(size)
+                for i in operands.indices { operands[i].strides.append(steps[i]) }
+            }
+        }
+        self.shape = shape
+        self.operands = operands
+        self.count = count
+        setSteps()
+    }
+
+    /// Takes the last merged dim out of the walk, as the columns of its rows: their number, and the bytes between
+    /// neighbours in each tensor.
+    mutating func takeColumns() -> (count: Int, steps: [Int]) {
+        guard let columns = shape.last else { return (1, operands.map { _ in 0 }) }
+        let steps = operands.map { $0.strides[shape.count - 1] }
+        shape = Dims(shape.dropLast())
+        for i in operands.indices { operands[i].strides = Dims(operands[i].strides.dropLast()) }
+        count /= columns
+        setSteps()
+        return (columns, steps)
+    }
+
+    private mutating func setSteps() {
+        for i in operands.indices { operands[i].step = operands[i].strides.last ?? 0 }
+    }
+
+    /// Calls `body` with the number of each row in `rows` and the place of that row in each tensor.
+    @inline(__always)
+    func forEach(_ rows: Range<Int>, _ body: (_ row: Int, _ at: UnsafePointer<UnsafeMutableRawPointer>) -> Void) {
+        withUnsafeTemporaryAllocation(of: UnsafeMutableRawPointer.self, capacity: operands.count) { at in
+            operands.withUnsafeBufferPointer { operands in
+                var row = rows.lowerBound
+                while row < rows.upperBound {
+                    /* rows of one run differ in the last dim alone */
+                    let end = min(row + place(row, at), rows.upperBound)
+                    while true {
+                        body(row, at.baseAddress!)
+                        row += 1
+                        if row == end { break }
+                        for i in operands.indices { at[i] += operands[i].step }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where `row` lies in each tensor; the result is how many rows are left in its last dim.
+    private func place(_ row: Int, _ at: UnsafeMutableBufferPointer<UnsafeMutableRawPointer>) -> Int {
+        for i in operands.indices { at.initializeElement(at: i, to: operands[i].data) }
+        guard let run = shape.last else { return 1 }
+        var rest = row
+        for dim in shape.indices.reversed() {
+            let index: Int
+            (rest, index) = rest.quotientAndRemainder(dividingBy: shape[dim])
+            for i in operands.indices { at[i] += index &* operands[i].strides[dim] }
+        }
+        return run - row % run
+    }
+}
+
+/// Below this many elements for each thread, waking it costs more than it saves.
+let elementsPerRange = 16_384
+
+/// `body` over [0, count) in ranges of at least `grain`, on the threads; less than two grains run on the caller alone.
+func parallelFor(_ count: Int, grain: Int, _ body: (Range<Int>) -> Void) {
+    withoutActuallyEscaping(body) { body in
+        var body = body
+        withUnsafeMutablePointer(to: &body) { context in
+            attn_parallel_for(Int64(count), Int64(grain), { context, first, last in
+                context!.assumingMemoryBound(to: ((Range<Int>) -> Void).self).pointee(Int(first)..<Int(last))
+            }, context)
+        }
+    }
+}
+
+extension Tensor {
+    /// This output takes what the input `other` has: dtype, shape, and a place for each element.
+    func expectOutput(like other: Tensor, _ name: StaticString, as otherName: StaticString) throws(Failure) {
+        try expect(dtype: other.dtype, name, as: otherName)
+        try expect(shape: other.shape, name)
+        _ = try checkedOutput(name)
+    }
+
+    /// The same elements with the dims in another order.
+    func permuting(_ order: [Int]) -> Tensor {
+        Tensor(data: data, dtype: dtype, shape: Dims(order.map { shape[$0] }), strides: Dims(order.map { strides[$0] }))
+    }
+}

@@ -1,0 +1,155 @@
+/* Times every entry of every variant: arithmetic in GFLOP/s, rows in GB/s read and written. */
+#define _GNU_SOURCE
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "attention_case.h"
+
+static double seconds(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+#define COLUMNS 4096 /* of a row: with its output it stays in L1 or L2 */
+#define M 192        /* the blocking of the product's driver */
+#define K 256
+
+typedef struct setup {
+  const subject *s;
+  attn_dtype dtype;
+  attention_case c;
+  void *scratch, *a, *b, *sums, *x, *out, *reals;
+  attn_matrix by_rows, by_columns;
+} setup;
+
+/* Each does its work once and returns how much it was, in 1e9 operations or bytes. */
+typedef double (*workload)(setup *u);
+
+static double attention(setup *u) {
+  const attention_options *o = &u->c.options;
+  const attn_tile tile = { &u->c.sequence, 0, 1, 0, o->q_rows };
+  u->s->kernels->attention_tile(&u->c.problem, &tile, u->scratch);
+  return 4e-9 * (double)(o->q_rows * o->kv_rows * o->head_dim);
+}
+
+static double multiply(setup *u) {
+  u->s->kernels->multiply(M, K, u->a, u->b, u->sums, u->s->kernels->nr, false);
+  return 2e-9 * M * K * u->s->kernels->nr;
+}
+
+static double moved(const setup *u, double count) {
+  return 1e-9 * count * (double)(attn_dtype_size(u->dtype) + attn_dtype_size(u->s->real_dtype));
+}
+
+static double pack_a(setup *u) {
+  u->s->kernels->pack_a(u->dtype, &u->by_rows, M, K, u->a);
+  return moved(u, M * K);
+}
+
+static double pack_b(setup *u) {
+  const attn_matrix b = { u->x, u->s->kernels->nr, 1 };
+  u->s->kernels->pack_b(u->dtype, &b, K, u->s->kernels->nr, u->b);
+  return moved(u, K * u->s->kernels->nr);
+}
+
+static double pack_b_transposed(setup *u) {
+  u->s->kernels->pack_b(u->dtype, &u->by_columns, K, u->s->kernels->nr, u->b);
+  return moved(u, K * u->s->kernels->nr);
+}
+
+static double finish(setup *u) {
+  const attn_gemm gemm = { .dtype = u->dtype, .activation = ATTN_IDENTITY };
+  const int64_t nr = u->s->kernels->nr;
+  const attn_matrix c = { u->out, nr, 1 };
+  u->s->kernels->finish(&gemm, u->sums, nr, &c, NULL, NULL, M, nr);
+  return moved(u, (double)(M * nr));
+}
+
+static double softmax(setup *u) {
+  const attn_rows shape = { u->dtype, COLUMNS, 1, 1 };
+  u->s->kernels->softmax_row(&shape, u->x, u->out, u->reals);
+  return 2e-9 * COLUMNS * (double)attn_dtype_size(u->dtype);
+}
+
+static double activation(setup *u, attn_activation which) {
+  const attn_rows shape = { u->dtype, COLUMNS, 1, 1 };
+  u->s->kernels->activation_row(&shape, which, u->x, NULL, 0, u->out);
+  return 2e-9 * COLUMNS * (double)attn_dtype_size(u->dtype);
+}
+
+static double gelu(setup *u) { return activation(u, ATTN_GELU); }
+static double gelu_tanh(setup *u) { return activation(u, ATTN_GELU_TANH); }
+static double silu(setup *u) { return activation(u, ATTN_SILU); }
+
+static double load(setup *u) {
+  u->s->kernels->load_row(u->dtype, u->x, 1, COLUMNS, u->reals);
+  return moved(u, COLUMNS);
+}
+
+static double store(setup *u) {
+  u->s->kernels->store_row(u->dtype, u->reals, COLUMNS, u->out, 1);
+  return moved(u, COLUMNS);
+}
+
+/* The best of five: other work on the machine only ever adds time. */
+static double rate(workload work, setup *u) {
+  double best = 0;
+  for (int round = 0; round < 5; round++) {
+    const double start = seconds();
+    double done = 0, spent;
+    do done += work(u);
+    while ((spent = seconds() - start) < 0.008);
+    if (done / spent > best) best = done / spent;
+  }
+  return best;
+}
+
+static double measure(const subject *s, attn_dtype dtype, workload work) {
+  setup *u = calloc(1, sizeof *u);
+  u->s = s;
+  u->dtype = dtype;
+  attention_options o = attention_plain(s, s->kernels->tile_rows < 64 ? s->kernels->tile_rows : 64, 1024, 64);
+  o.dtype = dtype;
+  attention_build(&u->c, &o);
+  guard_choose(GUARD_BEFORE); /* page-aligned buffers */
+  u->scratch = guard_new(s->kernels->attention_scratch(&u->c.problem), 64);
+  void **const buffers[] = { &u->a, &u->b, &u->sums, &u->x, &u->out, &u->reals };
+  for (int i = 0; i < 6; i++) {
+    *buffers[i] = guard_new(M * K * 8, 64);
+    const attn_dtype of = buffers[i] == &u->x ? dtype : s->real_dtype;
+    for (size_t j = 0; j < M * K; j++) element_put(of, (char *)*buffers[i] + j * attn_dtype_size(of), random_normal());
+  }
+  u->by_rows = (attn_matrix){ u->x, K, 1 };
+  u->by_columns = (attn_matrix){ u->x, 1, K };
+  const double result = rate(work, u);
+  free(u);
+  return result;
+}
+
+void bench(const subject *subjects, int count) {
+  static const struct { const char *name; workload work; bool halves; } rows[] = {
+    { "attention GFLOP/s", attention, true },  { "multiply GFLOP/s", multiply, false }, { "pack_a GB/s", pack_a, true },
+    { "pack_b GB/s", pack_b, true },           { "pack_b^T GB/s", pack_b_transposed, true }, { "finish GB/s", finish, true },
+    { "softmax_row GB/s", softmax, true },     { "gelu GB/s", gelu, true },             { "gelu_tanh GB/s", gelu_tanh, false },
+    { "silu GB/s", silu, false },              { "load_row GB/s", load, true },         { "store_row GB/s", store, true },
+  };
+  check_context("bench");
+  printf("%-24s", "");
+  for (int i = 0; i < count; i++) printf(" %9s", subjects[i].isa);
+  printf("\n");
+  for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
+    for (int variant = 0; variant < (rows[r].halves ? 3 : 1); variant++) {
+      static const attn_dtype halves[] = { ATTN_F32, ATTN_F16, ATTN_BF16 };
+      printf("%-19s %-4s", rows[r].name, variant ? dtype_name(halves[variant]) : "");
+      for (int i = 0; i < count; i++) {
+        const subject *s = &subjects[i];
+        if (variant >= s->dtype_count) printf(" %9s", "");
+        else printf(" %9.1f", measure(s, s->dtypes[variant], rows[r].work));
+        fflush(stdout);
+      }
+      printf("\n");
+    }
+}

@@ -1,0 +1,227 @@
+"""The table of bad calls: a working call of every C function, and what is wrong with it when one thing changes.
+
+The calls go to the C functions through the binding's declarations, so that also what the Python functions cannot get
+wrong (NULL, struct_size, a shape of out) is tried.
+"""
+
+import ctypes
+
+import numpy as np
+from swiftattn._ffi import AttentionOptions, LinearOptions
+from swiftattn._tensor import borrow
+
+F32, F64, F16, I32, I64 = np.float32, np.float64, np.float16, np.int32, np.int64
+
+
+def zeros(*shape, dtype=F32):
+    return np.zeros(shape, dtype)
+
+
+def attention_options(**fields):
+    options = AttentionOptions(struct_size=ctypes.sizeof(AttentionOptions))
+    for name, value in fields.items():
+        setattr(options, name, ctypes.pointer(borrow(value, name)) if isinstance(value, np.ndarray) else value)
+    return options
+
+
+def linear_options(**fields):
+    return LinearOptions(**{"struct_size": ctypes.sizeof(LinearOptions), **fields})
+
+
+# A working call of each function: argument name -> value. Names that begin with `out`, lse and weights are outputs.
+CALLS = {
+    "scaled_dot_product_attention": dict(
+        query=zeros(2, 4, 3, 8),
+        key=zeros(2, 2, 5, 8),
+        value=zeros(2, 2, 5, 6),
+        options=None,
+        out=zeros(2, 4, 3, 6),
+        lse=zeros(2, 4, 3),
+        weights=zeros(2, 4, 3, 5),
+    ),
+    "attention_varlen": dict(
+        query=zeros(7, 4, 8),
+        key=zeros(9, 2, 8),
+        value=zeros(9, 2, 6),
+        cu_seqlens_q=np.array([0, 3, 7], I32),
+        cu_seqlens_k=np.array([0, 4, 9], I32),
+        options=None,
+        out=zeros(7, 4, 6),
+        lse=zeros(4, 7),
+    ),
+    "merge_attention_states": dict(
+        outs=[zeros(2, 3, 4), zeros(2, 3, 4)],
+        lses=[zeros(2, 3), zeros(2, 3)],
+        count=2,
+        out=zeros(2, 3, 4),
+        lse=zeros(2, 3),
+    ),
+    "alibi_slopes": dict(out=zeros(4)),
+    "matmul": dict(a=zeros(3, 4), b=zeros(4, 5), precision=0, out=zeros(3, 5)),
+    "linear": dict(
+        x=zeros(3, 4), weight=zeros(5, 4), bias=zeros(5), residual=zeros(3, 5), options=None, out=zeros(3, 5)
+    ),
+    "softmax": dict(x=zeros(3, 4), axis=-1, out=zeros(3, 4)),
+    "layer_norm": dict(x=zeros(3, 4), weight=zeros(4), bias=zeros(4), eps=1e-5, out=zeros(3, 4)),
+    "rms_norm": dict(x=zeros(3, 4), weight=zeros(4), eps=1e-5, out=zeros(3, 4)),
+    "relu": dict(x=zeros(3, 4), out=zeros(3, 4)),
+    "gelu": dict(x=zeros(3, 4), approximate=0, out=zeros(3, 4)),
+    "silu": dict(x=zeros(3, 4), out=zeros(3, 4)),
+    "swiglu": dict(gate=zeros(3, 4), up=zeros(3, 4), out=zeros(3, 4)),
+    "geglu": dict(gate=zeros(3, 4), up=zeros(3, 4), approximate=0, out=zeros(3, 4)),
+    "embedding": dict(ids=np.array([0, 2], I64), table=zeros(3, 4), residual=zeros(2, 4), out=zeros(2, 4)),
+    "sinusoidal_positions": dict(out=zeros(5, 4)),
+}
+
+
+def raw(array, **fields):
+    """A tensor with fields that no array has."""
+    tensor = borrow(array, "raw")
+    for name, value in fields.items():
+        if name in ("code", "bits", "lanes"):
+            setattr(tensor.dtype, name, value)
+        elif name in ("shape", "strides"):
+            for axis, item in value.items():
+                getattr(tensor, name)[axis] = item
+        else:
+            setattr(tensor, name, value)
+    return tensor
+
+
+SDPA, VARLEN, MERGE = "scaled_dot_product_attention", "attention_varlen", "merge_attention_states"
+NAN, INF = float("nan"), float("inf")
+A = attention_options
+
+CASES = [
+    # function, changed arguments, exception, word that the message must hold
+    (SDPA, dict(query=None), ValueError, "query"),
+    (SDPA, dict(key=None), ValueError, "key"),
+    (SDPA, dict(value=None), ValueError, "value"),
+    (SDPA, dict(out=None), ValueError, "out"),
+    (SDPA, dict(query=raw(zeros(2, 4, 3, 8), data=None)), ValueError, "query"),
+    (SDPA, dict(out=raw(zeros(2, 4, 3, 6), data=None)), ValueError, "out"),
+    (SDPA, dict(query=zeros(8)), ValueError, "query"),
+    (SDPA, dict(query=raw(zeros(2, 4, 3, 8), ndim=-1)), ValueError, "query"),
+    (SDPA, dict(query=raw(zeros(2, 4, 3, 8), ndim=9)), ValueError, "query"),
+    (SDPA, dict(key=raw(zeros(2, 2, 5, 8), shape={2: -5})), ValueError, "key"),
+    (SDPA, dict(key=zeros(2, 2, 5, 7)), ValueError, "key: head_dim is 7, query has 8"),
+    (SDPA, dict(value=zeros(2, 2, 4, 6)), ValueError, "value"),
+    (SDPA, dict(value=zeros(2, 4, 5, 6)), ValueError, "value"),
+    (SDPA, dict(key=zeros(2, 3, 5, 8), value=zeros(2, 3, 5, 6)), ValueError, "head"),
+    (SDPA, dict(key=zeros(2, 0, 5, 8), value=zeros(2, 0, 5, 6)), ValueError, "head"),
+    (SDPA, dict(key=zeros(3, 2, 5, 8)), ValueError, "key"),
+    (SDPA, dict(out=zeros(2, 4, 3, 8)), ValueError, "out"),
+    (SDPA, dict(out=zeros(4, 3, 6)), ValueError, "out"),
+    (SDPA, dict(lse=zeros(2, 4, 5)), ValueError, "lse"),
+    (SDPA, dict(weights=zeros(2, 4, 3, 6)), ValueError, "weights"),
+    (SDPA, dict(query=zeros(2, 4, 3, 8, dtype=I32)), TypeError, "query"),
+    (SDPA, dict(key=zeros(2, 2, 5, 8, dtype=F64)), TypeError, "key"),
+    (SDPA, dict(value=zeros(2, 2, 5, 6, dtype=F16)), TypeError, "value"),
+    (SDPA, dict(out=zeros(2, 4, 3, 6, dtype=F64)), TypeError, "out"),
+    (SDPA, dict(lse=zeros(2, 4, 3, dtype=F64)), TypeError, "lse"),
+    (SDPA, dict(weights=zeros(2, 4, 3, 5, dtype=F16)), TypeError, "weights"),
+    (SDPA, dict(query=raw(zeros(2, 4, 3, 8), code=77)), TypeError, "query"),
+    (SDPA, dict(query=raw(zeros(2, 4, 3, 8), bits=24)), TypeError, "query"),
+    (SDPA, dict(query=raw(zeros(2, 4, 3, 8), lanes=4)), TypeError, "query"),
+    (SDPA, dict(query=raw(zeros(2, 4, 3, 8), byte_offset=2)), ValueError, "query"),
+    (SDPA, dict(out=raw(zeros(2, 4, 3, 6), strides={2: 0})), ValueError, "out"),
+    (SDPA, dict(query=raw(zeros(2, 4, 3, 8), shape={0: 2**62}, strides={0: 2**62})), ValueError, "query"),
+    (SDPA, dict(options=A(struct_size=0)), ValueError, "struct_size"),
+    (SDPA, dict(options=A(struct_size=3)), ValueError, "struct_size"),
+    (SDPA, dict(options=A(struct_size=2**31)), ValueError, "struct_size"),
+    (SDPA, dict(options=A(reserved=1)), ValueError, "reserved"),
+    (SDPA, dict(options=A(flags=2**31)), ValueError, "flags"),
+    (SDPA, dict(options=A(flags=1, scale=NAN)), ValueError, "scale"),
+    (SDPA, dict(options=A(flags=1, scale=INF)), ValueError, "scale"),
+    (SDPA, dict(options=A(softcap=-1.0)), ValueError, "softcap"),
+    (SDPA, dict(options=A(softcap=NAN)), ValueError, "softcap"),
+    (SDPA, dict(options=A(softcap=INF)), ValueError, "softcap"),
+    (SDPA, dict(options=A(causal=3)), ValueError, "causal"),
+    (SDPA, dict(options=A(causal=-1)), ValueError, "causal"),
+    (SDPA, dict(options=A(precision=3)), ValueError, "precision"),
+    (SDPA, dict(options=A(weights_stage=4)), ValueError, "weights_stage"),
+    (SDPA, dict(options=A(flags=4, window_left=-2)), ValueError, "window_left"),
+    (SDPA, dict(options=A(flags=8, window_right=-2)), ValueError, "window_right"),
+    (SDPA, dict(options=A(dropout_p=1.0)), ValueError, "dropout_p"),
+    (SDPA, dict(options=A(dropout_p=-0.1)), ValueError, "dropout_p"),
+    (SDPA, dict(options=A(dropout_p=NAN)), ValueError, "dropout_p"),
+    (SDPA, dict(options=A(query_offsets=zeros(3, dtype=I32))), ValueError, "query_offsets"),
+    (SDPA, dict(options=A(query_offsets=zeros(2))), TypeError, "query_offsets"),
+    (SDPA, dict(options=A(flags=2, query_offsets=zeros(2, dtype=I32))), ValueError, "query_offset"),
+    (SDPA, dict(options=A(attn_mask=zeros(3, 4))), ValueError, "attn_mask"),
+    (SDPA, dict(options=A(attn_mask=zeros(1, 1, 1, 1, 1, 3, 5))), ValueError, "attn_mask"),
+    (SDPA, dict(options=A(attn_mask=zeros(3, 5, dtype=F64))), TypeError, "attn_mask"),
+    (SDPA, dict(options=A(attn_mask=zeros(3, 5, dtype=I32))), TypeError, "attn_mask"),
+    (SDPA, dict(options=A(alibi_slopes=zeros(2))), ValueError, "alibi_slopes"),
+    (SDPA, dict(options=A(alibi_slopes=zeros(4, dtype=F64))), TypeError, "alibi_slopes"),
+    (SDPA, dict(options=A(sinks=zeros(4, 1))), ValueError, "sinks"),
+    (SDPA, dict(options=A(sinks=zeros(4, dtype=F16))), TypeError, "sinks"),
+    (SDPA, dict(options=A(q_lengths=np.array([3, 4], I32))), ValueError, "q_lengths"),
+    (SDPA, dict(options=A(kv_lengths=np.array([-1, 4], I64))), ValueError, "kv_lengths"),
+    (SDPA, dict(options=A(kv_lengths=np.array([6, 4], I64))), ValueError, "kv_lengths"),
+    (SDPA, dict(options=A(kv_lengths=zeros(1, dtype=I32))), ValueError, "kv_lengths"),
+    (SDPA, dict(options=A(kv_lengths=zeros(2))), TypeError, "kv_lengths"),
+    (VARLEN, dict(query=zeros(1, 7, 4, 8)), ValueError, "query"),
+    (VARLEN, dict(key=zeros(9, 3, 8), value=zeros(9, 3, 6)), ValueError, "head"),
+    (VARLEN, dict(value=zeros(8, 2, 6)), ValueError, "value"),
+    (VARLEN, dict(cu_seqlens_q=None), ValueError, "cu_seqlens_q"),
+    (VARLEN, dict(cu_seqlens_q=np.array([1, 3, 7], I32)), ValueError, "cu_seqlens_q"),
+    (VARLEN, dict(cu_seqlens_q=np.array([0, 3, 6], I32)), ValueError, "cu_seqlens_q"),
+    (VARLEN, dict(cu_seqlens_q=np.array([0, 8, 7], I32)), ValueError, "cu_seqlens_q"),
+    (VARLEN, dict(cu_seqlens_k=np.array([0, 10, 9], I64)), ValueError, "cu_seqlens_k"),
+    (VARLEN, dict(cu_seqlens_k=np.array([0, 9], I32)), ValueError, "cu_seqlens_k"),
+    (VARLEN, dict(cu_seqlens_k=np.zeros(0, I32)), ValueError, "cu_seqlens_k"),
+    (VARLEN, dict(cu_seqlens_k=zeros(3)), TypeError, "cu_seqlens_k"),
+    (VARLEN, dict(lse=zeros(7, 4)), ValueError, "lse"),
+    (VARLEN, dict(options=A(attn_mask=zeros(1))), ValueError, "attn_mask"),
+    (VARLEN, dict(options=A(kv_lengths=zeros(2, dtype=I32))), ValueError, "kv_lengths"),
+    (VARLEN, dict(options=A(query_offsets=zeros(3, dtype=I32))), ValueError, "query_offsets"),
+    (MERGE, dict(count=0), ValueError, "count"),
+    (MERGE, dict(count=-1), ValueError, "count"),
+    (MERGE, dict(outs=None), ValueError, "outs"),
+    (MERGE, dict(lses=None), ValueError, "lses"),
+    (MERGE, dict(outs=[zeros(2, 3, 4), zeros(2, 3, 5)]), ValueError, r"outs\[1\]"),
+    (MERGE, dict(outs=[zeros(2, 3, 4), zeros(2, 3, 4, dtype=F16)]), TypeError, r"outs\[1\]"),
+    (MERGE, dict(lses=[zeros(2, 4), zeros(2, 3)]), ValueError, r"lses\[0\]"),
+    (MERGE, dict(lses=[zeros(2, 3), zeros(2, 3, dtype=F64)]), TypeError, r"lses\[1\]"),
+    (MERGE, dict(out=zeros(2, 3, 5)), ValueError, "out"),
+    ("alibi_slopes", dict(out=zeros(2, 2)), ValueError, "out"),
+    ("alibi_slopes", dict(out=zeros(4, dtype=F16)), TypeError, "out"),
+    ("matmul", dict(b=zeros(5, 4)), ValueError, "b"),
+    ("matmul", dict(a=zeros()), ValueError, "a"),
+    ("matmul", dict(a=zeros(2, 3, 4), b=zeros(3, 4, 5), out=zeros(3, 3, 5)), ValueError, "b"),
+    ("matmul", dict(b=zeros(4, 5, dtype=F64)), TypeError, "b"),
+    ("matmul", dict(out=zeros(3, 4)), ValueError, "out"),
+    ("matmul", dict(precision=9), ValueError, "precision"),
+    ("linear", dict(weight=zeros(4, 5)), ValueError, "weight"),
+    ("linear", dict(weight=zeros(5)), ValueError, "weight"),
+    ("linear", dict(bias=zeros(4)), ValueError, "bias"),
+    ("linear", dict(bias=zeros(5, dtype=F64)), TypeError, "bias"),
+    ("linear", dict(residual=zeros(2, 5)), ValueError, "residual"),
+    ("linear", dict(options=linear_options(struct_size=1)), ValueError, "struct_size"),
+    ("linear", dict(options=linear_options(activation=5)), ValueError, "activation"),
+    ("linear", dict(options=linear_options(precision=-1)), ValueError, "precision"),
+    ("softmax", dict(axis=2), ValueError, "axis"),
+    ("softmax", dict(axis=-3), ValueError, "axis"),
+    ("softmax", dict(x=zeros(3, 4, dtype=I64)), TypeError, "x"),
+    ("softmax", dict(out=zeros(4, 3)), ValueError, "out"),
+    ("layer_norm", dict(weight=zeros(3)), ValueError, "weight"),
+    ("layer_norm", dict(bias=zeros(1, 4)), ValueError, "bias"),
+    ("layer_norm", dict(weight=zeros(4, dtype=F16)), TypeError, "weight"),
+    ("layer_norm", dict(eps=-1.0), ValueError, "eps"),
+    ("layer_norm", dict(eps=NAN), ValueError, "eps"),
+    ("rms_norm", dict(eps=INF), ValueError, "eps"),
+    ("rms_norm", dict(x=zeros()), ValueError, "x"),
+    ("relu", dict(out=zeros(12)), ValueError, "out"),
+    ("gelu", dict(approximate=2), ValueError, "approximate"),
+    ("silu", dict(x=None), ValueError, "x"),
+    ("swiglu", dict(up=zeros(3, 5)), ValueError, "up"),
+    ("geglu", dict(up=zeros(3, 4, dtype=F64)), TypeError, "up"),
+    ("embedding", dict(ids=np.array([0, 3])), ValueError, "ids"),
+    ("embedding", dict(ids=np.array([-1, 0])), ValueError, "ids"),
+    ("embedding", dict(ids=zeros(2)), TypeError, "ids"),
+    ("embedding", dict(table=zeros(4)), ValueError, "table"),
+    ("embedding", dict(residual=zeros(3, 4)), ValueError, "residual"),
+    ("sinusoidal_positions", dict(out=zeros(5)), ValueError, "out"),
+    ("sinusoidal_positions", dict(out=zeros(5, 4, dtype=I32)), TypeError, "out"),
+]
