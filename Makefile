@@ -7,7 +7,6 @@ SHELL := /bin/bash
 PREFIX ?= /usr/local
 VERSION := $(shell sed -n 's/.*VERSION_\(MAJOR\|MINOR\|PATCH\) //p' include/swiftattn.h | paste -sd.)
 LIBRARY := .build/release/libswiftattn.so
-CLANG := $(dir $(realpath $(shell command -v swift)))clang
 
 .PHONY: help build demo test test-c test-kernels test-swift test-python test-arm test-sanitize test-peers bench \
         bench-quick install deps clean
@@ -21,14 +20,17 @@ deps:
 build: deps ## libswiftattn.so in .build/release
 	swift build -c release -Xswiftc -static-stdlib --product swiftattn
 
-# A virtual environment holds what a requirements file names; it is made anew when the file changes.
-.venv/%: %/requirements.txt | deps
+# The environment takes in what a folder's requirements name; the marker file remembers it until they change.
+.venv/%.installed: %/requirements.txt | deps
 	python3 -m venv .venv
 	.venv/bin/pip install --quiet --disable-pip-version-check -r $<
+	@if [ -e $*/requirements-no-deps.txt ]; then \
+	  .venv/bin/pip install --quiet --disable-pip-version-check --no-deps -r $*/requirements-no-deps.txt; fi
 	@mkdir -p $(dir $@) && touch $@
 
-demo: build .venv/Examples/sentence_embeddings ## the main job on real weights
-	@Examples/run_c.sh Examples/attention.c
+demo: build .venv/Examples/sentence_embeddings.installed ## the main job on real weights
+	$(CC) -std=c99 -Iinclude Examples/attention.c -L.build/release -lswiftattn -Wl,-rpath,$(CURDIR)/.build/release \
+	  -o .build/attention && .build/attention
 	PYTHONPATH=bindings/python .venv/bin/python Examples/sentence_embeddings
 
 test: test-c test-kernels test-swift test-python ## everything but what needs torch
@@ -42,7 +44,7 @@ test-kernels: deps ## every kernel of every ISA against a reference
 test-swift: deps ## the Swift face
 	Tests/SwiftAttnTests/run.sh
 
-test-python: build .venv/Tests/Python ## against float64 NumPy, for every ISA
+test-python: build .venv/Tests/Python.installed ## against float64 NumPy, for every ISA
 	Tests/Python/run.sh .venv/bin/python
 
 test-arm: ## the C target, cross-compiled and run under qemu

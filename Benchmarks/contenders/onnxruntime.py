@@ -52,22 +52,26 @@ def _session(
     options.log_severity_level = FATAL
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     binding = session.io_binding()
-    for name, array in feeds.items():
-        binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
-    for name, (output, array) in (in_place or {}).items():
-        value = ort.OrtValue.ortvalue_from_numpy(array)
+    arrays = {**feeds, **{name: array for name, (_, array) in (in_place or {}).items()}}
+    values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in arrays.items()}
+    for name, value in values.items():
         binding.bind_ortvalue_input(name, value)
-        binding.bind_ortvalue_output(output, value)
     binding.bind_output("out", "cpu")
+    for name, (output, _) in (in_place or {}).items():
+        binding.bind_ortvalue_output(output, values[name])
 
-    def read(_: None) -> np.ndarray:
-        result = binding.get_outputs()[-1].numpy().astype(np.float32)
+    def run() -> dict[str, ort.OrtValue]:
+        session.run_with_iobinding(binding)
+        return values  # a reference, because the binding only borrows their memory
+
+    def read(_: dict[str, ort.OrtValue]) -> np.ndarray:
+        result = binding.get_outputs()[0].numpy().astype(np.float32)
         if packed_heads:
             batch, length, _ = result.shape
             result = result.reshape(batch, length, packed_heads, -1).swapaxes(1, 2)
         return result
 
-    return Call(partial(session.run_with_iobinding, binding), read)
+    return Call(run, read)
 
 
 def _pack(array: np.ndarray) -> np.ndarray:
@@ -124,7 +128,6 @@ def _group_query_attention(case: Case, inputs: dict[str, np.ndarray]) -> Call:
     }
     caches = {"past_key": ("present_key", inputs["key"]), "past_value": ("present_value", inputs["value"])}
     names = ["query", "key", "value", *caches, "seqlens_k", "total_sequence_length"]
-    # Bound outputs come in the order of binding: the caches first.
     node = helper.make_node(
         "GroupQueryAttention",
         names,

@@ -3,10 +3,11 @@
 
 typedef int32_t attention_function(const swiftattn_tensor *query, const swiftattn_tensor *key,
                                    const swiftattn_tensor *value, const swiftattn_attention_options *options,
-                                   swiftattn_tensor *out, swiftattn_tensor *lse, swiftattn_tensor *weights);
+                                   const swiftattn_tensor *out, const swiftattn_tensor *lse,
+                                   const swiftattn_tensor *weights);
 
 int32_t repeat_attention(attention_function *attention, const swiftattn_tensor *query, const swiftattn_tensor *key,
-                         const swiftattn_tensor *value, swiftattn_tensor *out, int64_t times) {
+                         const swiftattn_tensor *value, const swiftattn_tensor *out, int64_t times) {
   int32_t status = SWIFTATTN_SUCCESS;
   for (int64_t i = 0; i < times && status == SWIFTATTN_SUCCESS; i++)
     status = attention(query, key, value, 0, out, 0, 0);

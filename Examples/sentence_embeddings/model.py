@@ -45,7 +45,7 @@ class MiniLM:
             if return_weights:
                 attention[stage] = weights
         stages["mean pooling"] = pooled = self._pool(x, lengths)
-        # RMS norm divides by |x| / sqrt(W).
+        # RMS norm divides by |x| / sqrt(W), its weights 1 / sqrt(W) make that |x|.
         stages["unit length"] = swiftattn.rms_norm(pooled, self.unit, eps=0.0)
         return stages, attention
 

@@ -175,6 +175,55 @@ static void scores_of_ten_thousand(void) {
   }
 }
 
+/* Finite is visible: where one huge number stands in for -inf on every key, as in many models, the row is their mean.
+ */
+static void huge_finite_mask(void) {
+  static const double huge[] = {1e9, 1e10, 1e20, 1e30, 3.4028234663852886e38, 1e200, 1.7976931348623157e308};
+  const int64_t shape[1] = {usual.k_len};
+  for (int n = 0; n < 7; n++)
+    for (int sign = -1; sign <= 1; sign += 2)
+      for (int is_double = 0; is_double < 2; is_double++) {
+        problem p;
+        int64_t at[4] = {1, 3, 20, 15};
+        double mean = 0, mask = sign * huge[n], slack = is_double ? 1e-13 : 1e-6;
+        if (!is_double && n > 4) continue;
+        problem_make(&p, is_double ? F64 : F32, usual);
+        p.has_weights = 0;
+        problem_add_mask(&p, p.query.dtype, 1, shape);
+        tensor_fill(&p.attn_mask, mask);
+        tensor_fill(&p.key, 0);
+        for (int64_t j = 0; j < usual.k_len; j++) {
+          int64_t row[4] = {1, 1, j, 15};
+          mean += tensor_load(&p.value, row) / (double)usual.k_len;
+        }
+        check_context("%s mask %g", is_double ? "float64" : "float32", mask);
+        CHECK(problem_run(&p) == 0, "%s", swiftattn_last_error());
+        CHECK(fabs(tensor_load(&p.out, at) - mean) <= slack, "out is %g, the mean %g", tensor_load(&p.out, at), mean);
+        CHECK(fabs(tensor_load(&p.lse, at) / (mask + log((double)usual.k_len)) - 1) <= slack, "lse is %.17g",
+              tensor_load(&p.lse, at));
+      }
+}
+
+/* Scores beyond 2^31: their differences, not they themselves, go into exp. */
+static void huge_scores(void) {
+  for (int exponent = 3; exponent <= 30; exponent += 3)
+    for (int sign = -1; sign <= 1; sign += 2) {
+      problem p;
+      int64_t zero[4] = {0};
+      sizes s = {1, 1, 1, 1, 37, 1, 1};
+      problem_make(&p, F32, s);
+      tensor_fill(&p.query, 1);
+      tensor_fill(&p.key, sign);
+      tensor_fill(&p.value, 2);
+      p.options.flags = SWIFTATTN_ATTENTION_HAS_SCALE;
+      p.options.scale = 0.777 * pow(10, exponent);
+      check_context("scores of %g", sign * p.options.scale);
+      CHECK(problem_run(&p) == 0, "%s", swiftattn_last_error());
+      CHECK(fabs(tensor_load(&p.out, zero) - 2) <= 1e-6, "out is %g", tensor_load(&p.out, zero));
+      CHECK(isfinite(tensor_load(&p.lse, zero)), "lse is %g", tensor_load(&p.lse, zero));
+    }
+}
+
 static void empty_dims(void) {
   for (int dim = 0; dim < 5; dim++)
     for (int sinks = 0; sinks < 2; sinks++) {
@@ -291,6 +340,8 @@ void run_attention_edges(void) {
   check_run("edges: NaN in a query spoils its row only", nan_query_spoils_its_row_only);
   check_run("edges: rows without keys", rows_without_keys);
   check_run("edges: scores of ten thousand", scores_of_ten_thousand);
+  check_run("edges: a huge finite mask on every key", huge_finite_mask);
+  check_run("edges: huge scores", huge_scores);
   check_run("edges: empty dims", empty_dims);
   check_run("edges: ranks 2 to 8 and broadcast leading dims", leading_dims);
   check_run("edges: offsets beyond 32 bits", offsets_beyond_32_bits);

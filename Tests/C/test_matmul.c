@@ -49,12 +49,12 @@ static void check_matmul(swiftattn_dtype dtype, int64_t lead, int64_t m, int64_t
 }
 
 static void matmul_sizes(void) {
-  static const int64_t sizes[] = {1, 2, 7, 16, 31, 33, 64, 100};
+  static const int64_t dims[] = {1, 2, 7, 16, 31, 33, 64, 100};
   const swiftattn_dtype dtypes[] = {F32, F16, BF16, F64};
   int last = check_quick ? 4 : 8;
   for (int n = 0; n < (check_quick ? 16 : 160); n++)
-    check_matmul(dtypes[n % 4], random_int(1, 3), sizes[random_int(0, last - 1)], sizes[random_int(0, last - 1)],
-                 sizes[random_int(0, last - 1)], n % 3);
+    check_matmul(dtypes[n % 4], random_int(1, 3), dims[random_int(0, last - 1)], dims[random_int(0, last - 1)],
+                 dims[random_int(0, last - 1)], n % 3);
 }
 
 static void matmul_crosses_blocks(void) {

@@ -67,6 +67,11 @@ void check_error(double error, double bound, const char *what, int64_t at) {
   else if (bound > 0 && error / bound > worst) worst = error / bound;
 }
 
+void check_rounded(double error, double bound, double rounding, const char *what, int64_t at) {
+  if (!(error <= bound + rounding)) check_error(error, bound + rounding, what, at);
+  else if (error > rounding) check_error(error - rounding, bound, what, at);
+}
+
 void check_note(const char *format, ...) {
   const size_t used = strlen(note);
   va_list arguments;

@@ -11,7 +11,7 @@ void guard_choose(guard_side side);
 /* A buffer filled with 0xff bytes (NaN in every dtype), valid until guard_reset. With GUARD_BEHIND the bytes after its
  * last one fault as far as `alignment` lets it lie there. */
 void *guard_new(size_t bytes, size_t alignment);
-/* Makes the buffers handed out so far read-only: they are the inputs. */
+/* Makes the buffers handed out so far read-only: they are the inputs. One case in four: system calls are slow. */
 void guard_seal(void);
 /* Makes the inputs writable, until guard_seal. */
 void guard_open(void);

@@ -105,13 +105,12 @@ static double compare(const tensor *t, const subject *s) {
             (long long)i, got, truth);
       continue;
     }
-    double bound = relative * unit;
-    if (unit > 0) bound += 1.01 * element_roundoff(t->dtype) * (fabs(truth) + bound) + element_tiny(t->dtype);
     if (fabs(truth) > 65504 && t->dtype == ATTN_F16) continue;
-    const double error = fabs(got - truth);
-    check_error(error, bound, t->name, i);
+    const double bound = relative * unit, error = fabs(got - truth);
+    const double rounding = unit > 0 ? 1.01 * element_roundoff(t->dtype) * (fabs(truth) + bound) + element_tiny(t->dtype) : 0;
+    check_rounded(error, bound, rounding, t->name, i);
     if (unit > 1e-30 && error > worst * unit) worst = error / unit;
-    if (t->portable && !(fabs(got - t->portable[i]) <= 2 * bound))
+    if (t->portable && !(fabs(got - t->portable[i]) <= 2 * (bound + rounding)))
       check_fail("%s %lld is %.9g, portable has %.9g", t->name, (long long)i, got, t->portable[i]);
   }
   return worst;

@@ -159,9 +159,9 @@ void test_finish(const subject *s) {
         const double added = with_residual ? view_get(&residual, 0, r, j) : 0;
         const double y = activation_reference(activation, sum, false), expected = y + added;
         /* The rounded sum moves the activation by at most 1.13 times as much. */
-        double bound = activation_bound(s, activation, sum) + s->roundoff * (2 * fabs(sum) + 2 * fabs(expected));
-        bound += 1.01 * element_roundoff(dtype) * (fabs(expected) + bound) + element_tiny(dtype);
-        check_error(fabs(view_get(&out, 0, r, j) - expected), bound, "c", r * n + j);
+        const double bound = activation_bound(s, activation, sum) + s->roundoff * (2 * fabs(sum) + 2 * fabs(expected));
+        const double rounding = 1.01 * element_roundoff(dtype) * (fabs(expected) + bound) + element_tiny(dtype);
+        check_rounded(fabs(view_get(&out, 0, r, j) - expected), bound, rounding, "c", r * n + j);
       }
     view_check_gaps(&out, "c");
   }

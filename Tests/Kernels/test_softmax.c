@@ -69,10 +69,10 @@ static double random_row(const subject *s, attn_dtype dtype, int64_t n) {
       CHECK(isnan(got[j]), "p %ld is %g in a row with NaN or Inf", (long)j, got[j]);
       continue;
     }
-    double bound = p[j] > 0 ? (2 * lost + 4 * s->roundoff) * UNIT(j) : 0;
+    const double bound = p[j] > 0 ? (2 * lost + 4 * s->roundoff) * UNIT(j) : 0;
     if (p[j] == 0 && x[j] == -INFINITY) CHECK(got[j] == 0, "p %ld of -inf is %g", (long)j, got[j]);
-    bound += 1.01 * element_roundoff(dtype) * (p[j] + bound) + element_tiny(dtype);
-    check_error(fabs(got[j] - p[j]), bound, "p", j);
+    const double rounding = 1.01 * element_roundoff(dtype) * (p[j] + bound) + element_tiny(dtype);
+    check_rounded(fabs(got[j] - p[j]), bound, rounding, "p", j);
     if (dtype == s->real_dtype && p[j] > 1e-30) worst = fmax(worst, fabs(got[j] - p[j]) / UNIT(j));
   }
   free(x);

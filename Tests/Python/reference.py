@@ -153,7 +153,10 @@ def _visible_product(p, v, visible):
 
 
 def philox_words(seed, entries, heads, q_len, k_len):
-    """Random words (B, H, Tq, Tk) of Philox4x32-10: key = (low, high) of seed, counter = (j >> 2, i, h, b), word j & 3."""
+    """Random words (B, H, Tq, Tk) of Philox4x32-10.
+
+    Key (low, high 32 bits of seed), counter (j >> 2, i, h, b), word j & 3.
+    """
     low32 = np.uint64(0xFFFFFFFF)
     b, h, i, j = np.ix_(np.asarray(entries), np.arange(heads), np.arange(q_len), np.arange((k_len + 3) // 4))
     c0, c1, c2, c3 = (
@@ -171,7 +174,7 @@ def philox_words(seed, entries, heads, q_len, k_len):
         )
         k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
     words = np.stack([c0, c1, c2, c3], axis=-1)
-    return words.reshape(words.shape[:3] + (-1,))[..., :k_len]
+    return words.reshape(*words.shape[:3], 4 * words.shape[3])[..., :k_len]
 
 
 def attention_varlen(query, key, value, cu_seqlens_q, cu_seqlens_k, is_causal=False, query_offset=None, **options):
@@ -196,7 +199,10 @@ def attention_varlen(query, key, value, cu_seqlens_q, cu_seqlens_k, is_causal=Fa
 
 
 def merge_attention_states(outs, lses, work=np.float64):
-    """Attention over the union of disjoint key sets: lse = ln(sum_n exp(lses[n])), out = sum_n exp(lses[n] - lse) outs[n]."""
+    """Attention over the union of disjoint key sets.
+
+    lse = ln(sum_n exp(lses[n])); out = sum_n exp(lses[n] - lse) * outs[n]
+    """
     outs = [np.asarray(part).astype(work) for part in outs]
     lses = [np.asarray(part).astype(work) for part in lses]
     m = np.max(lses, axis=0)

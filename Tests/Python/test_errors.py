@@ -222,6 +222,8 @@ PYTHON_CASES = [
     (lambda: swiftattn.scaled_dot_product_attention(Q.astype(complex), Q, Q), TypeError, "query"),
     (lambda: swiftattn.scaled_dot_product_attention(Q.astype(">f4"), Q, Q), TypeError, "query"),
     (lambda: swiftattn.scaled_dot_product_attention(Q.astype(object), Q, Q), TypeError, "query"),
+    (lambda: swiftattn.scaled_dot_product_attention(np.zeros((2, 3, 8), "V0"), Q, Q), TypeError, "query"),
+    (lambda: swiftattn.scaled_dot_product_attention(np.zeros((2, 3, 8), "U3"), Q, Q), TypeError, "query"),
     (lambda: swiftattn.scaled_dot_product_attention(Q.reshape((1,) * 6 + (2, 3, 8)), Q, Q), ValueError, "query"),
     (
         lambda: swiftattn.scaled_dot_product_attention(zeros(2, 3, 4), Q, Q),

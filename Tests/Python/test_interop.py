@@ -136,7 +136,7 @@ def test_anything_numpy_takes():
     expected = swiftattn.softmax(np.array([[1.0, 2.0], [3.0, 5.0]]))
     same(swiftattn.softmax([[1.0, 2.0], [3.0, 5.0]]), expected)
     same(swiftattn.softmax(((1.0, 2.0), (3.0, 5.0))), expected)
-    same(swiftattn.softmax(np.matrix([[1.0, 2.0], [3.0, 5.0]])), expected)
+    same(swiftattn.softmax(np.ma.array([[1.0, 2.0], [3.0, 5.0]])), expected)
     same(swiftattn.softmax(memoryview(np.array([[1.0, 2.0], [3.0, 5.0]]))), expected)
 
     class Wrapped:
@@ -217,6 +217,23 @@ def test_import_error_says_what_was_tried():
     code = "try:\n import swiftattn\nexcept ImportError as error:\n print(error)"
     text = run_python(code, SWIFTATTN_LIBRARY="/nowhere/libswiftattn.so")
     assert "/nowhere/libswiftattn.so" in text and "make build" in text and "SWIFTATTN_LIBRARY" in text
+
+
+@pytest.mark.once
+def test_import_error_without_openmp():
+    """What the loader says where the OpenMP runtime is not installed."""
+    code = """
+import ctypes
+def missing(path):
+    raise OSError("libomp.so.5: cannot open shared object file: No such file or directory")
+ctypes.CDLL = missing
+try:
+    import swiftattn
+except ImportError as error:
+    print(error)
+"""
+    text = run_python(code)
+    assert "libomp.so.5: cannot open" in text and "apt install libomp5" in text
 
 
 @pytest.mark.once

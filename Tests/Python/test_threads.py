@@ -120,7 +120,12 @@ def test_threads_from_the_environment():
         )
         == "2"
     )
-    code = "import swiftattn; swiftattn.set_num_threads(2); swiftattn.set_num_threads(0); print(swiftattn.get_num_threads())"
+    code = """
+import swiftattn
+swiftattn.set_num_threads(2)
+swiftattn.set_num_threads(0)
+print(swiftattn.get_num_threads())
+"""
     assert run_python(code, OMP_NUM_THREADS="5") == "5"
 
 

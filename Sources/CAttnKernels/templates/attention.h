@@ -1,6 +1,6 @@
 /* Fused attention forward for one tile of query rows: online softmax over blocks of keys, lanes = query rows.
  *
- *   s[j][i] = k[j] . q[i]        m = max_j s      p = 2^(s c - m)      l = sum_j p      o[d][i] = sum_j v[j][d] p[j][i]
+ *   s[j][i] = k[j] . q[i]        m = max_j s      p = 2^((s - m) c)      l = sum_j p      o[d][i] = sum_j v[j][d] p[j][i]
  *
  * Everything is held transposed, query rows side by side in the lanes: k and v are then read where they lie, element by
  * element as broadcasts, the maximum and the sum over keys are plain vertical operations, and a lane's arithmetic is the
@@ -22,7 +22,7 @@
 #define INFINITE __builtin_inf()
 #endif
 
-/* (m, l, o): what is known of a set of keys. m in units of log2; o not yet divided by l. */
+/* (m, l, o): what is known of a set of keys. m in the unit of s; o not yet divided by l. */
 typedef struct state {
   real *m, *l; /* [TILE] */
   real *o;     /* [value_dim][TILE] */
@@ -50,7 +50,8 @@ typedef struct work {
   const void *mask_row[TILE];
   bool one_mask_row;           /* all rows read the same mask row */
   bool prescaled;              /* scores are brought to natural units before the softmax */
-  real c_hi, c_lo;             /* log2(e), times scale unless prescaled; c_lo > 0 */
+  double unit;                 /* of s: 1 if prescaled, else scale */
+  real c;                      /* unit * log2(e), positive */
   int64_t first, last;         /* some row sees keys of [first, last) and none outside */
   int64_t all_first, all_last; /* every row sees [all_first, all_last), as far as the mask allows */
   real *q;                     /* [head_dim][TILE] */
@@ -144,18 +145,11 @@ static work *begin(const attn_problem *P, const attn_tile *T, void *scratch) {
   }
   load_transposed(P->dtype, q_row, w->rows, P->q.element, P->head_dim, w->q, TILE);
 
-  /* 2^(s c - m) with c in two parts: a rounded c would scale every score by 1 + 6e-8. c_hi is cut below c, so that
-   * c_lo > 0 and s = -inf stays -inf in both products. Terms in natural units need s in natural units, and so do scales
-   * that are not positive or leave float's comfortable range. */
+  /* Scores stay raw products where only a scale is to come; c then carries it. Terms in natural units need s in natural
+   * units, and so do scales that are not positive or leave float's comfortable range. */
   w->prescaled = !(P->scale > 1e-30 && P->scale < 1e30) || P->softcap > 0 || S->mask || P->slopes;
-  const double c = 1.4426950408889634 * (w->prescaled ? 1.0 : P->scale);
-#if REAL_IS_FLOAT
-  w->c_hi = (float)(c * (1 - 0x1p-23));
-  w->c_lo = (float)(c - (double)w->c_hi);
-#else
-  w->c_hi = c;
-  w->c_lo = c * 0x1p-60; /* beyond c's own accuracy: only its sign matters */
-#endif
+  w->unit = w->prescaled ? 1 : P->scale;
+  w->c = (real)(w->unit * 1.4426950408889634);
   return w;
 }
 
@@ -250,19 +244,19 @@ static void scores(work *w, int64_t key, int64_t n, terms until) {
 
 /* s becomes p; m, l and o of the state move on to the new maximum. */
 static void softmax_step(work *w, state *state, int64_t n) {
-  const vec c_hi = v_set1(w->c_hi), c_lo = v_set1(w->c_lo);
+  const vec c = v_set1(w->c);
   const int64_t dv = w->problem->value_dim;
   for (int v = 0; v < w->vecs; v++) {
     real *s = w->s + v * LANES;
     vec top = v_load(s);
     for (int64_t j = 1; j < n; j++) top = v_max(v_load(s + j * TILE), top);
     const vec old = v_load(state->m + v * LANES);
-    const vec m = v_max(top * c_hi, old);
-    const vec decay = v_exp2(old - m);
+    const vec m = v_max(top, old);
+    const vec decay = v_exp2((old - m) * c);
     vec sum = {0};
     for (int64_t j = 0; j < n; j++) {
       const vec x = v_load(s + j * TILE);
-      const vec p = v_exp2(v_fma(x, c_hi, v_fma(x, c_lo, -m)));
+      const vec p = v_exp2((x - m) * c);
       sum += p;
       v_store(s + j * TILE, p);
     }
@@ -369,10 +363,11 @@ static void accumulate(work *w, state *state, int64_t key, int64_t n) {
 /* a becomes the state of both key sets; with b empty, a stays as it is to the bit, and the other way round. */
 static void merge(const work *w, state *a, const state *b) {
   const int64_t dv = w->problem->value_dim;
+  const vec c = v_set1(w->c);
   for (int v = 0; v < w->vecs; v++) {
     const int at = v * LANES;
     const vec ma = v_load(a->m + at), mb = v_load(b->m + at), m = v_max(ma, mb);
-    const vec wa = v_exp2(ma - m), wb = v_exp2(mb - m);
+    const vec wa = v_exp2((ma - m) * c), wb = v_exp2((mb - m) * c);
     v_store(a->m + at, m);
     v_store(a->l + at, v_load(a->l + at) * wa + v_load(b->l + at) * wb);
     for (int64_t d = 0; d < dv; d++) {
@@ -404,7 +399,7 @@ static void finish_tile(work *w) {
   state *T = &w->total;
   if (P->sinks || S->lse) {
     for (int r = 0; r < w->rows; r++) {
-      double m = T->m[r] * 0.6931471805599453, l = T->l[r];
+      double m = T->m[r] * w->unit, l = T->l[r];
       double rescale = 1;
       if (P->sinks) {
         const double sink = P->sinks[w->head[r]];
@@ -440,14 +435,14 @@ static void finish_tile(work *w) {
   store_transposed(P->dtype, T->o, TILE, w->rows, dv, out, P->o.element);
 }
 
-/* A second pass over the keys: p = 2^(s c - m) / l needs the final m and l. */
+/* A second pass over the keys: p = 2^((s - m) c) / l needs the final m and l. */
 static void write_weights(work *w) {
   const attn_problem *P = w->problem;
   const attn_sequence *S = w->sequence;
   const int64_t size = (int64_t)attn_dtype_size(P->weights_dtype);
   const attn_weights_stage stage = P->weights_stage;
   const terms until = stage == ATTN_SCALED ? TERMS_SCALE : stage == ATTN_CAPPED ? TERMS_CAP : TERMS_ALL;
-  const vec c_hi = v_set1(w->c_hi), c_lo = v_set1(w->c_lo), scale = v_set1((real)P->scale);
+  const vec c = v_set1(w->c), scale = v_set1((real)P->scale);
   void *out[TILE];
   for (int64_t key = 0; key < S->kv_rows; key += KEYS) {
     const int64_t n = S->kv_rows - key < KEYS ? S->kv_rows - key : KEYS;
@@ -463,7 +458,7 @@ static void write_weights(work *w) {
         for (int64_t j = 0; j < n; j++) {
           real *at = w->s + j * TILE + v * LANES;
           const vec x = v_load(at);
-          if (stage == ATTN_PROBABILITIES) v_store(at, v_exp2(v_fma(x, c_hi, v_fma(x, c_lo, -m))) / l);
+          if (stage == ATTN_PROBABILITIES) v_store(at, v_exp2((x - m) * c) / l);
           else if (!w->prescaled) v_store(at, x * scale);
         }
       }

@@ -172,6 +172,9 @@ def test_lazy_negation_is_resolved():
     negative = torch.imag(torch.complex(numbers(4), numbers(4, seed=1)).conj())
     assert negative.is_neg()
     close(swiftattn.silu(negative), F.silu(negative))
+    x = numbers(1, 4)
+    with pytest.raises(ValueError, match="out: the tensor is a lazily negated view"):
+        swiftattn.scaled_dot_product_attention(x, x, x, out=negative[None])
 
 
 def test_integer_arguments():

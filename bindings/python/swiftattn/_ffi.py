@@ -25,7 +25,8 @@ def _load() -> ctypes.CDLL:
         try:
             return ctypes.CDLL(candidate)
         except OSError as error:
-            tried.append(f"  {candidate}: {error}")
+            text = str(error)  # begins with the file that is missing: this library, or one that it needs
+            tried.append(f"  {text}" if text.startswith(candidate) else f"  {candidate}: {text}")
     hint = "Build it with `make build`, or set SWIFTATTN_LIBRARY to its path."
     if any("libomp" in line for line in tried):
         hint = "The OpenMP runtime is missing: `apt install libomp5` (or libomp-dev)."

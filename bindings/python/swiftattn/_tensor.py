@@ -47,8 +47,8 @@ def _layout(shape: tuple, strides: tuple, dtype: str, name: str) -> Tensor:
 @lru_cache(maxsize=4096)
 def _numpy_layout(shape: tuple, strides: tuple, dtype: np.dtype, name: str) -> Tensor:
     """As _layout, from NumPy's strides in bytes."""
-    if dtype.hasobject:
-        raise TypeError(f"{name}: expected an array of numbers, got dtype {dtype}")
+    if dtype.name not in _DTYPES:
+        raise TypeError(f"{name}: dtype {dtype} is not supported")
     if not dtype.isnative:
         raise TypeError(f"{name}: dtype {dtype} has the other byte order; use array.astype(dtype.newbyteorder('='))")
     return _layout(shape, tuple(stride // dtype.itemsize for stride in strides), dtype.name, name)
@@ -94,7 +94,9 @@ def _from_torch(array: Any, torch: Any, name: str, writable: bool) -> Tensor:
             f"{name}: the tensor requires grad, which swiftattn does not record; "
             "use tensor.detach() or torch.no_grad()"
         )
-    if array.is_neg() and not writable:
+    if array.is_neg():  # a view whose numbers are stored with the other sign
+        if writable:
+            raise ValueError(f"{name}: the tensor is a lazily negated view; use tensor.resolve_neg()")
         array = array.resolve_neg()
     if array.data_ptr() % array.element_size():
         if writable:

@@ -1,0 +1,178 @@
+"""Times swiftattn beside its peers in one run: python Benchmarks [--quick] [--filter WORDS]."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+import ceilings
+import machine
+import measure
+import report
+from bars import Verdict, judge
+from cases import Case, all_cases
+from contenders import OURS, PEERS
+from measure import Result
+from team import Worker, WorkerFailure
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python Benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="the core cases in three minutes")
+    parser.add_argument("--filter", default="", metavar="WORDS", help="only cases whose name contains this")
+    parser.add_argument("--threads", type=int, default=2, help="of every contender (default 2)")
+    parser.add_argument("--json", type=Path, default=Path("out/benchmark.json"), help="the plots are put beside it")
+    return parser.parse_args()
+
+
+def assemble(threads: int) -> tuple[list[Worker], dict[str, dict[str, Any]], list[str]]:
+    """The contenders that are installed, their versions, and a note on each that is not."""
+    team, versions, notes = [], {}, []
+    for name in (OURS, *PEERS):
+        try:
+            worker = Worker(name, threads)
+            versions[name] = worker.ask("facts")
+            team.append(worker)
+        except WorkerFailure as failure:
+            notes.append(f"without {name}: {failure}")
+    return team, versions, notes
+
+
+class Limits:
+    """The ceilings, measured before and after the cases so that a busy moment does not lower them."""
+
+    def __init__(self, threads: int, cases: list[Case]) -> None:
+        self._worker = Worker("ceilings", threads)
+        beyond = 1 << (4 * machine.last_level_cache() - 1).bit_length()
+        self._sizes = sorted({ceilings.working_set(case, beyond) for case in cases} | {beyond})
+        self.measured: dict[str, Any] = {"peaks": {}, "memory": {}, "beyond_cache": beyond}
+
+    def measure(self) -> None:
+        self._raise("peaks", self.measured["peaks"])
+        for size in self._sizes:
+            self._raise("memory", self.measured["memory"].setdefault(size, {}), size)
+        self._worker.settle()
+
+    def _raise(self, method: str, best: dict[str, float], *arguments: int) -> None:
+        for name, speed in self._worker.ask(method, *arguments).items():
+            best[name] = max(speed, best.get(name, 0.0))
+
+    def stop(self) -> None:
+        self._worker.stop()
+
+
+def run_cases(cases: list[Case], team: list[Worker], pace: measure.Pace, console: Console) -> list[Result]:
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    results = []
+    examiner = measure.Examiner()
+    # Refreshed by hand, between the slices: a thread that draws would disturb what is timed.
+    with Progress(*columns, console=console, auto_refresh=False, transient=True) as progress:
+        task = progress.add_task("", total=len(cases))
+        for case in cases:
+
+            def stage(words: str) -> None:
+                progress.update(task, description=f"{case.name}: {words}", refresh=True)
+
+            results.append(measure.run(case, team, examiner, pace, stage))
+            progress.advance(task)
+            progress.print(report.outcome_line(results[-1]))
+    return results
+
+
+def as_json(result: Result, measured: dict[str, Any] | None, isa: str) -> dict[str, Any]:
+    case = result.case
+    return {
+        "name": case.name,
+        **{field: getattr(case, field) for field in ("group", "operation", "shape", "dtype", "precision", "causal")},
+        "masked": case.mask,
+        "flops": case.flops,
+        "bytes": case.bytes,
+        **report.speed_of(result, measured, isa),
+        "best_peer": result.best_peer,
+        "ratio": result.ratio(result.best_peer),
+        "median_round_ratio": result.round_ratio(result.best_peer),
+        "contenders": {
+            name: {**vars(outcome), "seconds": outcome.seconds if outcome.rounds else None}
+            for name, outcome in result.outcomes.items()
+        },
+        "skipped": result.skipped,
+    }
+
+
+def save(file: Path, results: list[Result], **facts: Any) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(facts, indent=1, default=vars) + "\n")
+
+
+def draw(folder: Path, results: list[Result], console: Console) -> None:
+    try:
+        import plots
+    except ImportError as error:
+        console.print(f"no plots: {error}")
+        return
+    plots.speed_over_length(results, folder / "speed_over_length.png")
+    plots.error_over_speed(results, folder / "error_over_speed.png")
+
+
+def show(
+    results: list[Result], verdicts: list[Verdict], measured: dict[str, Any] | None, isa: str, console: Console
+) -> None:
+    if measured:
+        console.print(report.ceilings_table(measured))
+    for group in report.TITLES:
+        members = [result for result in results if result.case.group == group]
+        if members:
+            console.print(report.group_table(group, members, measured, isa), *report.skipped_lines(members), sep="\n")
+    if verdicts:
+        console.print(report.bars_table(verdicts, isa))
+
+
+def main() -> int:
+    words = arguments()
+    cases = [case for case in all_cases() if words.filter in case.name and (case.quick or not words.quick)]
+    if not cases:
+        print(f"no case has {words.filter!r} in its name", file=sys.stderr)
+        return 2
+    console = report.console()
+    start = time.time()
+    team, versions, notes = assemble(words.threads)
+    if OURS not in versions:
+        print("\n".join(notes), file=sys.stderr)
+        return 1
+    isa = versions[OURS]["isa"]
+    try:
+        limits = Limits(words.threads, cases)
+        limits.measure()
+    except WorkerFailure as failure:
+        limits = None
+        notes.append(f"without ceilings: {failure}")
+    facts = machine.describe()
+    console.print(report.machine_table(facts, versions, notes))
+
+    results = run_cases(cases, team, measure.QUICK if words.quick else measure.FULL, console)
+    for worker in team:
+        worker.stop()
+    if limits:
+        limits.measure()
+        limits.stop()
+    measured = limits and limits.measured
+
+    verdicts = judge(results, isa, measured, machine.last_level_cache())
+    show(results, verdicts, measured, isa, console)
+    save(words.json, machine=facts, versions=versions, threads=words.threads, isa=isa, ceilings=measured, notes=notes,
+         cases=[as_json(result, measured, isa) for result in results], bars=verdicts)
+    draw(words.json.parent, results, console)
+    console.print(f"{words.json} and the plots beside it; {len(results)} cases in {time.time() - start:.0f} seconds")
+    return 0 if all(result.ours for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+/// The header and the exported functions, held together: a difference in types does not compile.
+
+import CSwiftAttn
+import SwiftAttn
+import SwiftAttnExports
+import Testing
+
+/// Takes two functions of one type: the header's declaration and the export that a C program is linked to.
+private func same<F>(_ declared: F, _ exported: F) {}
+
+@Suite struct ABITests {
+    @Test func exportsHaveTheTypesOfTheHeader() {
+        same(CSwiftAttn.swiftattn_last_error, SwiftAttnExports.swiftattn_last_error)
+        same(CSwiftAttn.swiftattn_version, SwiftAttnExports.swiftattn_version)
+        same(CSwiftAttn.swiftattn_cpu_isa, SwiftAttnExports.swiftattn_cpu_isa)
+        same(CSwiftAttn.swiftattn_set_num_threads, SwiftAttnExports.swiftattn_set_num_threads)
+        same(CSwiftAttn.swiftattn_get_num_threads, SwiftAttnExports.swiftattn_get_num_threads)
+        same(CSwiftAttn.swiftattn_scaled_dot_product_attention, SwiftAttnExports.swiftattn_scaled_dot_product_attention)
+        same(CSwiftAttn.swiftattn_attention_varlen, SwiftAttnExports.swiftattn_attention_varlen)
+        same(CSwiftAttn.swiftattn_merge_attention_states, SwiftAttnExports.swiftattn_merge_attention_states)
+        same(CSwiftAttn.swiftattn_alibi_slopes, SwiftAttnExports.swiftattn_alibi_slopes)
+        same(CSwiftAttn.swiftattn_matmul, SwiftAttnExports.swiftattn_matmul)
+        same(CSwiftAttn.swiftattn_linear, SwiftAttnExports.swiftattn_linear)
+        same(CSwiftAttn.swiftattn_softmax, SwiftAttnExports.swiftattn_softmax)
+        same(CSwiftAttn.swiftattn_layer_norm, SwiftAttnExports.swiftattn_layer_norm)
+        same(CSwiftAttn.swiftattn_rms_norm, SwiftAttnExports.swiftattn_rms_norm)
+        same(CSwiftAttn.swiftattn_relu, SwiftAttnExports.swiftattn_relu)
+        same(CSwiftAttn.swiftattn_gelu, SwiftAttnExports.swiftattn_gelu)
+        same(CSwiftAttn.swiftattn_silu, SwiftAttnExports.swiftattn_silu)
+        same(CSwiftAttn.swiftattn_swiglu, SwiftAttnExports.swiftattn_swiglu)
+        same(CSwiftAttn.swiftattn_geglu, SwiftAttnExports.swiftattn_geglu)
+        same(CSwiftAttn.swiftattn_embedding, SwiftAttnExports.swiftattn_embedding)
+        same(CSwiftAttn.swiftattn_sinusoidal_positions, SwiftAttnExports.swiftattn_sinusoidal_positions)
+    }
+
+    @Test func numbersAreTheHeaders() {
+        #expect(Failure.Status.nullPointer.rawValue == SWIFTATTN_ERROR_NULL_POINTER)
+        #expect(Failure.Status.invalidArgument.rawValue == SWIFTATTN_ERROR_INVALID_ARGUMENT)
+        #expect(Failure.Status.invalidShape.rawValue == SWIFTATTN_ERROR_INVALID_SHAPE)
+        #expect(Failure.Status.invalidDType.rawValue == SWIFTATTN_ERROR_INVALID_DTYPE)
+        #expect(Failure.Status.aliasing.rawValue == SWIFTATTN_ERROR_ALIASING)
+        #expect(Failure.Status.structSize.rawValue == SWIFTATTN_ERROR_STRUCT_SIZE)
+        #expect(Failure.Status.outOfMemory.rawValue == SWIFTATTN_ERROR_OUT_OF_MEMORY)
+        #expect(Failure.Status.unsupportedISA.rawValue == SWIFTATTN_ERROR_UNSUPPORTED_ISA)
+        #expect(Causal.none.rawValue == SWIFTATTN_CAUSAL_NONE)
+        #expect(Causal.upperLeft.rawValue == SWIFTATTN_CAUSAL_UPPER_LEFT)
+        #expect(Causal.lowerRight.rawValue == SWIFTATTN_CAUSAL_LOWER_RIGHT)
+        #expect(Precision.highest.rawValue == SWIFTATTN_PRECISION_HIGHEST)
+        #expect(Precision.high.rawValue == SWIFTATTN_PRECISION_HIGH)
+        #expect(Precision.medium.rawValue == SWIFTATTN_PRECISION_MEDIUM)
+        #expect(WeightsStage.probabilities.rawValue == SWIFTATTN_WEIGHTS_PROBABILITIES)
+        #expect(WeightsStage.scaled.rawValue == SWIFTATTN_WEIGHTS_SCALED)
+        #expect(WeightsStage.capped.rawValue == SWIFTATTN_WEIGHTS_CAPPED)
+        #expect(WeightsStage.biased.rawValue == SWIFTATTN_WEIGHTS_BIASED)
+        #expect(Activation.none.rawValue == SWIFTATTN_ACTIVATION_NONE)
+        #expect(Activation.relu.rawValue == SWIFTATTN_ACTIVATION_RELU)
+        #expect(Activation.gelu.rawValue == SWIFTATTN_ACTIVATION_GELU)
+        #expect(Activation.geluTanh.rawValue == SWIFTATTN_ACTIVATION_GELU_TANH)
+        #expect(Activation.silu.rawValue == SWIFTATTN_ACTIVATION_SILU)
+        #expect(GELU.exact.rawValue == SWIFTATTN_GELU_NONE)
+        #expect(GELU.tanh.rawValue == SWIFTATTN_GELU_TANH)
+        #expect(Dims.capacity == Int(SWIFTATTN_MAX_DIMS))
+        #expect(Library.version == "\(SWIFTATTN_VERSION_MAJOR).\(SWIFTATTN_VERSION_MINOR).\(SWIFTATTN_VERSION_PATCH)")
+    }
+
+    @Test func lastErrorIsTheFailuresMessage() {
+        #expect(CSwiftAttn.swiftattn_relu(nil, nil) == SWIFTATTN_ERROR_NULL_POINTER)
+        #expect(String(cString: CSwiftAttn.swiftattn_last_error()) == "x: is NULL, expected a tensor")
+    }
+}
