@@ -8,7 +8,7 @@ PREFIX ?= /usr/local
 VERSION := $(shell sed -n 's/.*VERSION_\(MAJOR\|MINOR\|PATCH\) //p' include/swiftattn.h | paste -sd.)
 LIBRARY := .build/release/libswiftattn.so
 
-.PHONY: help build demo test test-c test-kernels test-swift test-python test-arm test-sanitize test-peers bench \
+.PHONY: help build demo test test-c test-kernels test-swift test-python test-readme test-arm test-sanitize test-peers bench \
         bench-quick install deps clean
 
 help: ## this list
@@ -33,7 +33,7 @@ demo: build .venv/Examples/sentence_embeddings.installed ## the main job on real
 	  -o .build/attention && .build/attention
 	PYTHONPATH=bindings/python .venv/bin/python Examples/sentence_embeddings
 
-test: test-c test-kernels test-swift test-python ## everything but what needs torch
+test: test-c test-kernels test-swift test-python test-readme ## everything but what needs torch
 
 test-c: build ## the C ABI, as a user links it
 	Tests/C/run.sh
@@ -46,6 +46,9 @@ test-swift: deps ## the Swift face
 
 test-python: build .venv/Tests/Python.installed ## against float64 NumPy, for every ISA
 	Tests/Python/run.sh .venv/bin/python
+
+test-readme: build .venv/Tests/Python.installed ## the quickstarts, as they stand in README.md
+	.venv/bin/python Tests/Readme/run.py
 
 test-arm: ## the C target, cross-compiled and run under qemu
 	@.ci/apt-install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user

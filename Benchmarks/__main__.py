@@ -107,7 +107,8 @@ def as_json(result: Result, measured: dict[str, Any] | None, isa: str) -> dict[s
     }
 
 
-def save(file: Path, results: list[Result], **facts: Any) -> None:
+def save(file: Path, **facts: Any) -> None:
+    """Everything measured; dataclasses become objects of their fields."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(facts, indent=1, default=vars) + "\n")
 
@@ -130,7 +131,7 @@ def show(
     for group in report.TITLES:
         members = [result for result in results if result.case.group == group]
         if members:
-            console.print(report.group_table(group, members, measured, isa), *report.skipped_lines(members), sep="\n")
+            console.print(report.group_table(group, members, measured, isa), *report.remarks(members), sep="\n")
     if verdicts:
         console.print(report.bars_table(verdicts, isa))
 
@@ -167,8 +168,17 @@ def main() -> int:
 
     verdicts = judge(results, isa, measured, machine.last_level_cache())
     show(results, verdicts, measured, isa, console)
-    save(words.json, machine=facts, versions=versions, threads=words.threads, isa=isa, ceilings=measured, notes=notes,
-         cases=[as_json(result, measured, isa) for result in results], bars=verdicts)
+    save(
+        words.json,
+        machine=facts,
+        versions=versions,
+        threads=words.threads,
+        isa=isa,
+        ceilings=measured,
+        notes=notes,
+        cases=[as_json(result, measured, isa) for result in results],
+        bars=verdicts,
+    )
     draw(words.json.parent, results, console)
     console.print(f"{words.json} and the plots beside it; {len(results)} cases in {time.time() - start:.0f} seconds")
     return 0 if all(result.ours for result in results) else 1

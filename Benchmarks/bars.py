@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Iterable
 
-from cases import Case
+from cases import Case, of_length
 from measure import Result
 
 LARGE_LINEAR = 2 * 1024**3  # flops of 1024 x 1024 x 1024
@@ -59,10 +59,11 @@ class _Sheet:
             return
         average = geometric_mean(known.values())
         lowest = min(known, key=known.get)
+        limits = {"mean": mean, "each": each}
         self.verdicts.append(
             Verdict(
                 bar,
-                " and ".join([f"mean {mean:g}"] * (mean is not None) + [f"each {each:g}"] * (each is not None)),
+                ", ".join(f"{word} {limit:g}" for word, limit in limits.items() if limit is not None),
                 f"mean {average:.2f}, lowest {known[lowest]:.2f} of {len(known)} ({lowest})",
                 (mean is None or average >= mean) and (each is None or known[lowest] >= each),
                 isa if isa != self._isa else None,
@@ -117,12 +118,9 @@ def _attention(sheet: _Sheet) -> None:
     sheet.at_least("attention bfloat16 / best peer", half, mean=2.0, each=1.3, isa="amx")
     half = _against(sheet.select("attention", "float16"))
     sheet.at_least("attention float16 / best peer", half, mean=3.0, isa="amx")
+    plain = of_length(4096, "float32").data
     long = {
-        causal: sheet.find(
-            lambda case: case.shape == (1, 8, 8, 4096, 4096, 64)
-            and case.causal == causal
-            and (case.dtype, case.precision) == ("float32", "highest")
-        )
+        causal: sheet.find(lambda case: case.data == replace(plain, causal=causal) and case.precision == "highest")
         for causal in (False, True)
     }
     if all(long.values()):

@@ -6,7 +6,7 @@ import ctypes
 import time
 from typing import Any
 
-import native
+import compiler
 from cases import Case
 
 TRIAL_SECONDS = 0.003  # long beside a barrier, short enough for some trials to run undisturbed on a busy machine
@@ -27,9 +27,9 @@ class Ceilings:
     """Runs in a process of its own, pinned as the contenders are."""
 
     def __init__(self) -> None:
-        self._wide = _declared(native.load("peaks.c", "-DWIDTH=64"))
-        self._narrow = _declared(native.load("peaks.c", "-DWIDTH=32"))
-        self._memory = native.load("bandwidth.c")
+        self._wide = _declared(compiler.load("peaks.c", "-DWIDTH=64"))
+        self._narrow = _declared(compiler.load("peaks.c", "-DWIDTH=32"))
+        self._memory = compiler.load("bandwidth.c")
         self._memory.buffer_create.restype = ctypes.c_void_p
         self._memory.buffer_create.argtypes = [ctypes.c_size_t]
         self._memory.buffer_destroy.argtypes = [ctypes.c_void_p]

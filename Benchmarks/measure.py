@@ -31,6 +31,8 @@ FULL = Pace(rounds=9, slice_seconds=0.12, most_samples=40, budget_seconds=12.0)
 QUICK = Pace(rounds=5, slice_seconds=0.05, most_samples=20, budget_seconds=3.0)
 MIN_ROUNDS = 3
 
+NO_KERNEL = "no kernel"
+
 
 @dataclass
 class Outcome:
@@ -120,7 +122,7 @@ def _prepare(case: Case, worker: Worker, exact: np.ndarray) -> Outcome | str:
     """The outcome without times, or why there is none."""
     answer = worker.ask("prepare", case)
     if answer["chosen"] is None:
-        return "; ".join(answer["refused"].values()) or "no kernel"
+        return "; ".join(answer["refused"].values()) or NO_KERNEL
     error = reference.rms_error(worker.ask("result", case.check_step, case.width), exact)
     return Outcome(answer["chosen"], answer["tried"], answer["refused"], error, error <= case.agreement)
 

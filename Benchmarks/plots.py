@@ -10,7 +10,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 
-from cases import DTYPES, FORWARD, LINEAR
+from cases import DTYPES, FORWARD, LENGTHS, LINEAR, of_length
 from contenders import OURS, PEERS
 from measure import Result
 
@@ -31,21 +31,13 @@ def _gflops(result: Result, name: str) -> float | None:
 
 def speed_over_length(results: list[Result], file: Path) -> None:
     """Attention with 8 heads of 64, not causal: swiftattn and torch."""
+    lines = {(dtype, name): _line(results, dtype, name) for dtype in DTYPES for name in (OURS, "torch")}
+    if not any(lines.values()):
+        return
     figure, panels = plt.subplots(1, len(DTYPES), figsize=(13, 4), sharey=True, constrained_layout=True)
     for panel, dtype in zip(panels, DTYPES):
         for name in (OURS, "torch"):
-            points = sorted(
-                (result.case.shape[3], _gflops(result, name))
-                for result in results
-                if result.case.group in ("attention", "length")
-                and result.case.shape[:3] == (1, 8, 8)
-                and result.case.shape[5] == 64
-                and not result.case.causal
-                and (result.case.dtype, result.case.precision) == (dtype, "highest")
-                and result.agreeing(name)
-            )
-            if points:
-                panel.plot(*zip(*points), "o-", color=COLOURS[name], label=name)
+            panel.plot(*zip(*lines[dtype, name] or [()] * 2), "o-", color=COLOURS[name], label=name)
         panel.set(title=dtype, xlabel="sequence length", ylim=(0, None))
         panel.set_xscale("log", base=2)
         panel.grid(alpha=0.3)
@@ -56,24 +48,34 @@ def speed_over_length(results: list[Result], file: Path) -> None:
     plt.close(figure)
 
 
+def _line(results: list[Result], dtype: str, name: str) -> list[tuple[int, float]]:
+    """Sequence length and speed."""
+    wanted = {of_length(length, dtype).data for length in LENGTHS}
+    return sorted(
+        (result.case.shape[3], _gflops(result, name))
+        for result in results
+        if result.case.data in wanted and result.case.precision == "highest" and result.agreeing(name)
+    )
+
+
 def error_over_speed(results: list[Result], file: Path) -> None:
     """All contenders in every precision; the best corner is at the lower right."""
     problems = (("attention", FORWARD[0][0]), ("linear", LINEAR[0]))
+    points = {
+        problem: [
+            (_gflops(result, name), result.outcomes[name].rms_error, name, (result.case.dtype, result.case.precision))
+            for result in results
+            for name in (OURS, *PEERS)
+            if (result.case.group, result.case.shape, result.case.causal) == (*problem, False) and result.agreeing(name)
+        ]
+        for problem in problems
+    }
+    if not any(points.values()):
+        return
     figure, panels = plt.subplots(1, 2, figsize=(13, 5), sharey=True, constrained_layout=True)
     for panel, (group, shape) in zip(panels, problems):
-        for result in results:
-            case = result.case
-            if (case.group, case.shape, case.causal) != (group, shape, False):
-                continue
-            for name in (OURS, *PEERS):
-                if result.agreeing(name):
-                    panel.scatter(
-                        _gflops(result, name),
-                        result.outcomes[name].rms_error,
-                        color=COLOURS[name],
-                        marker=MARKERS[case.dtype, case.precision],
-                        s=60,
-                    )
+        for speed, error, name, arithmetic in points[group, shape]:
+            panel.scatter(speed, error, color=COLOURS[name], marker=MARKERS[arithmetic], s=60)
         panel.set(title=f"{group} {'x'.join(map(str, shape))}", xlabel="GFLOP/s", yscale="log", xlim=(0, None))
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("RMS error, relative")

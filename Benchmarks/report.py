@@ -12,7 +12,7 @@ from rich.text import Text
 import ceilings
 from bars import Verdict
 from contenders import OURS, PEERS
-from measure import Result
+from measure import NO_KERNEL, Result
 
 WIDTH_IN_A_FILE = 170
 
@@ -143,14 +143,17 @@ def _error(result: Result, name: str) -> str:
     return f"{result.outcomes[name].rms_error:.1e}" if name in result.outcomes else ""
 
 
-def skipped_lines(results: list[Result]) -> list[Text]:
-    """Why contenders are missing in a group, each reason once."""
-    reasons = Counter((name, reason) for result in results for name, reason in result.skipped.items())
-    return [
-        Text(f"  {name}: {reason} ({count} case{'s' * (count > 1)})", "dim")
-        for (name, reason), count in reasons.items()
-        if reason != "no kernel"
-    ]
+def remarks(results: list[Result]) -> list[Text]:
+    """Below a table: peers that were asked in another way than their plainest, and why contenders are missing."""
+    found = Counter()
+    for result in results:
+        for name, outcome in result.outcomes.items():
+            if outcome.formulation != next(iter(outcome.tried)):
+                found[f"{name} by {outcome.formulation}"] += 1
+        for name, reason in result.skipped.items():
+            if reason != NO_KERNEL:
+                found[f"without {name}: {reason}"] += 1
+    return [Text(f"  {remark} ({count} case{'s' * (count > 1)})", "dim") for remark, count in found.items()]
 
 
 def bars_table(verdicts: list[Verdict], isa: str) -> Table:

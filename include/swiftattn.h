@@ -34,7 +34,7 @@ extern "C" {
 #define SWIFTATTN_ERROR_INVALID_SHAPE (-3)    /* rank, shape or strides do not fit */
 #define SWIFTATTN_ERROR_INVALID_DTYPE (-4)    /* a data type that the argument does not take */
 #define SWIFTATTN_ERROR_ALIASING (-5)         /* an output overlaps an input or another output */
-#define SWIFTATTN_ERROR_STRUCT_SIZE (-6)      /* a struct_size that no version of this header has had */
+#define SWIFTATTN_ERROR_STRUCT_SIZE (-6)      /* a struct_size too small, or larger with unknown options set */
 #define SWIFTATTN_ERROR_OUT_OF_MEMORY (-7)    /* memory could not be had */
 #define SWIFTATTN_ERROR_UNSUPPORTED_ISA (-8)  /* SWIFTATTN_ISA names an unknown ISA or one this machine lacks */
 
@@ -78,8 +78,9 @@ typedef struct swiftattn_dtype {
 
 /* A borrowed strided array. The field names are those of DLPack's DLTensor, the shape and the strides are held in
  * place. Element [i0, i1, ...] is at data + byte_offset + sizeof(element) * (i0 * strides[0] + i1 * strides[1] + ...).
- * Strides count elements and may be zero (broadcast; inputs only) or negative. data must be aligned to its
- * element and may be NULL only if some shape[i] is 0. Entries past ndim are ignored. */
+ * Strides count elements and may be zero (broadcast; inputs only) or negative; no two elements of an output may share a
+ * place. data must be aligned to its element and may be NULL only if some shape[i] is 0. Entries past ndim are ignored.
+ * Misaligned data and a byte_offset beyond the address space are INVALID_ARGUMENT, strides that leave it INVALID_SHAPE. */
 typedef struct swiftattn_tensor {
   void *data;
   int32_t ndim; /* 0 to SWIFTATTN_MAX_DIMS */
@@ -115,7 +116,8 @@ typedef struct swiftattn_tensor {
 #define SWIFTATTN_ATTENTION_HAS_WINDOW_RIGHT 8u
 
 /* Options of the attention functions. Start from SWIFTATTN_ATTENTION_OPTIONS_INIT, or zero the struct and set
- * struct_size to sizeof(swiftattn_attention_options): both mean the defaults. */
+ * struct_size to sizeof(swiftattn_attention_options): both mean the defaults. A larger struct_size is a newer header's: it is
+ * taken as long as all that this version does not know is zero. */
 typedef struct swiftattn_attention_options {
   uint32_t struct_size;
   uint32_t flags;          /* SWIFTATTN_ATTENTION_HAS_* */
@@ -123,7 +125,7 @@ typedef struct swiftattn_attention_options {
   double softcap;          /* 0: none; > 0: s = softcap * tanh(s / softcap). Finite */
   int32_t causal;          /* SWIFTATTN_CAUSAL_* */
   int32_t precision;       /* SWIFTATTN_PRECISION_* */
-  int64_t query_offset;    /* position of query 0 in every batch entry; may be negative. HAS_QUERY_OFFSET */
+  int64_t query_offset;    /* position of query 0 in every batch entry, -2^48 to 2^48. HAS_QUERY_OFFSET */
   int64_t window_left;     /* keys before the query's position that are visible, -1: all. HAS_WINDOW_LEFT */
   int64_t window_right;    /* keys after it, -1: all. HAS_WINDOW_RIGHT */
   double dropout_p;        /* 0 <= dropout_p < 1, on the probabilities */

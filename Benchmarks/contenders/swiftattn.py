@@ -10,7 +10,7 @@ import numpy as np
 import swiftattn
 from swiftattn import _ffi, _tensor
 
-import native
+import compiler
 from cases import Case
 
 from . import Call
@@ -46,7 +46,7 @@ def _call(run: Callable[[], np.ndarray]) -> Call:
 
 
 def _from_c(inputs: dict[str, np.ndarray]) -> Call:
-    library = native.load("calls.c", "-I", str(native.INCLUDE))
+    library = compiler.load("calls.c", "-I", str(compiler.INCLUDE))
     result = np.empty_like(inputs["query"])
     query, key, value = (_tensor.borrow(inputs[name], name) for name in ("query", "key", "value"))
     out = _tensor.borrow(result, "out", writable=True)

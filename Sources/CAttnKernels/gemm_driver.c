@@ -16,12 +16,14 @@
 typedef struct job {
   const attn_gemm *gemm;
   const attn_kernels *kernels;
-  int64_t row_tiles, column_tiles, nc;
+  int64_t row_tiles, column_tiles, mc, nc; /* mc x nc: what a task computes of C */
   size_t a_size, b_size, each; /* bytes of a thread's buffers: a, b, sums */
   char *scratch;
 } job;
 
-static size_t rounded(size_t bytes) { return (bytes + 63) / 64 * 64; }
+/* x / y and x to a multiple of y, both rounded up. */
+static int64_t over(int64_t x, int64_t y) { return (x + y - 1) / y; }
+static int64_t rounded(int64_t x, int64_t y) { return over(x, y) * y; }
 
 static attn_matrix at(const attn_matrix *x, int64_t i, int64_t j, int64_t size) {
   return (attn_matrix){ (const char *)x->data + (i * x->row + j * x->column) * size, x->row, x->column };
@@ -32,11 +34,11 @@ static void run_tile(void *context, int64_t task, int thread) {
   const attn_gemm *g = J->gemm;
   const attn_kernels *kernels = J->kernels;
   const int64_t entry = task / (J->row_tiles * J->column_tiles);
-  const int64_t i0 = task / J->column_tiles % J->row_tiles * MC, j0 = task % J->column_tiles * J->nc;
+  const int64_t i0 = task / J->column_tiles % J->row_tiles * J->mc, j0 = task % J->column_tiles * J->nc;
   char *a_block = J->scratch + J->each * (size_t)thread, *b_panel = a_block + J->a_size, *sums = b_panel + J->b_size;
 
   const int64_t size = (int64_t)attn_dtype_size(g->dtype), real = g->dtype == ATTN_F64 ? 8 : 4;
-  const int64_t nr = kernels->nr, m = MIN(MC, g->m - i0), n = MIN(J->nc, g->n - j0), panels = (n + nr - 1) / nr;
+  const int64_t nr = kernels->nr, m = MIN(J->mc, g->m - i0), n = MIN(J->nc, g->n - j0), panels = over(n, nr);
   for (int64_t p0 = 0; p0 < g->k || p0 == 0; p0 += KC) {
     const int64_t k = MIN(KC, g->k - p0);
     const attn_matrix a = at(&g->a[entry], i0, p0, size);
@@ -55,20 +57,21 @@ static void run_tile(void *context, int64_t task, int thread) {
 
 bool attn_gemm_run(const attn_gemm *g) {
   const attn_kernels *kernels = attn_kernels_for(g->dtype);
-  const size_t real = g->dtype == ATTN_F64 ? 8 : 4;
-  job J = { .gemm = g, .kernels = kernels, .row_tiles = (g->m + MC - 1) / MC, .nc = NC };
-  /* Narrower tiles where whole ones would leave threads idle. */
-  const int32_t available = attn_threads_for(g->threads, INT32_MAX);
-  while (J.nc > kernels->nr && g->batch * J.row_tiles * ((g->n + J.nc - 1) / J.nc) < available) J.nc /= 2;
-  if (J.nc < kernels->nr) J.nc = kernels->nr;
-  J.column_tiles = (g->n + J.nc - 1) / J.nc;
+  const int64_t real = g->dtype == ATTN_F64 ? 8 : 4;
+  job J = { .gemm = g, .kernels = kernels };
+  /* Rows in equal parts; columns in as many parts as keep all threads busy to the end. */
+  const int64_t available = attn_threads_for(g->threads, INT32_MAX);
+  J.mc = rounded(over(g->m, over(g->m, MC)), kernels->mr);
+  J.nc = rounded(over(g->n, available * over(g->n, available * NC)), kernels->nr);
+  J.row_tiles = over(g->m, J.mc);
+  J.column_tiles = over(g->n, J.nc);
   const int64_t tiles = g->batch * J.row_tiles * J.column_tiles;
   const int threads = attn_threads_for(g->threads, tiles);
 
-  const size_t m = (size_t)MIN(MC, g->m), k = (size_t)MIN(KC, g->k);
-  J.a_size = rounded(m * k * real);
-  J.b_size = rounded(k * (size_t)kernels->nr * real);
-  J.each = J.a_size + J.b_size + rounded(m * (size_t)J.nc * real);
+  const int64_t k = MIN(KC, g->k);
+  J.a_size = (size_t)rounded(J.mc * k * real, 64);
+  J.b_size = (size_t)rounded(kernels->nr * k * real, 64);
+  J.each = J.a_size + J.b_size + (size_t)rounded(J.mc * J.nc * real, 64);
   J.scratch = attn_scratch_take(J.each * (size_t)threads);
   if (!J.scratch) return false;
   attn_run_tasks(threads, tiles, run_tile, &J);

@@ -1,7 +1,7 @@
 /// Crossing the C boundary: tensors and options unpacked, failures turned into a status and a thread's message.
 
 import CSwiftAttn
-import Foundation
+import Glibc
 import SwiftAttn
 
 /// Runs `body`; a failure becomes its status, and its text what `swiftattn_last_error` returns on this thread.

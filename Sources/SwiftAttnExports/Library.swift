@@ -1,6 +1,6 @@
 /// Chapter "Status" and "Library" of swiftattn.h.
 
-import Foundation
+import Glibc
 import SwiftAttn
 
 @_cdecl("swiftattn_last_error")

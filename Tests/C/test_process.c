@@ -93,7 +93,7 @@ static int run_again(const char *flag, const char *variable, const char *content
     _exit(127);
   }
   waitpid(child, &status, 0);
-  CHECK(WIFEXITED(status), "%s=%s: killed by signal %d", variable, content, WTERMSIG(status));
+  CHECK(WIFEXITED(status), "%s=%s: killed by signal %d", variable, content ? content : "", WTERMSIG(status));
   return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 

@@ -14,7 +14,12 @@
 /* ---- guard pages ---- */
 
 /* Slots are mapped once and used again by every case: mapping is slow, above all under an emulator. */
-typedef struct slot { char *first; size_t inside; } slot;
+typedef struct slot {
+  char *first; /* after the guard page */
+  size_t inside;
+  char *data; /* of the buffer that lies here now */
+  size_t bytes;
+} slot;
 #define SLOTS 24
 static slot slots[SLOTS];
 static int used, inputs, seals;
@@ -43,12 +48,18 @@ void *guard_new(size_t bytes, size_t alignment) {
   }
   char *data = side == GUARD_BEFORE ? s->first : s->first + (s->inside - bytes) / alignment * alignment;
   memset(data, 0xff, bytes);
+  s->data = data;
+  s->bytes = bytes;
   return data;
 }
 
 static void protect_inputs(int protection) {
-  for (int i = 0; i < inputs; i++)
-    if (mprotect(slots[i].first, slots[i].inside, protection) != 0) need(NULL);
+  const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+  for (int i = 0; i < inputs; i++) {
+    if (!slots[i].bytes) continue;
+    const uintptr_t from = (uintptr_t)slots[i].data / page * page;
+    if (mprotect((void *)from, (uintptr_t)slots[i].data + slots[i].bytes - from, protection) != 0) need(NULL);
+  }
 }
 
 void guard_seal(void) {

@@ -7,10 +7,9 @@ import Testing
 struct AttentionCase: CustomTestStringConvertible, Sendable {
     let testDescription: String
     let options: AttentionOptions
-    let arrays: @Sendable () -> AttentionArrays
+    let arrays: AttentionArrays
 
-    init(_ name: String, arrays: @escaping @Sendable () -> AttentionArrays = { AttentionArrays() },
-         _ change: (inout AttentionOptions) -> Void = { _ in }) {
+    init(_ name: String, _ arrays: AttentionArrays = AttentionArrays(), _ change: (inout AttentionOptions) -> Void = { _ in }) {
         testDescription = name
         var options = AttentionOptions()
         change(&options)
@@ -28,11 +27,11 @@ struct AttentionCase: CustomTestStringConvertible, Sendable {
         AttentionCase("softcap") { $0.softcap = 1.5 },
         AttentionCase("window") { ($0.windowLeft, $0.windowRight) = (2, 1) },
         AttentionCase("causal window with an offset") { ($0.causal, $0.windowLeft, $0.queryOffset) = (.upperLeft, 3, -2) },
-        AttentionCase("offsets", arrays: { AttentionArrays(queryOffsets: [3, -4]) }) { $0.causal = .upperLeft },
-        AttentionCase("ALiBi", arrays: { AttentionArrays(alibiSlopes: try! alibiSlopes(heads: 4)) }),
-        AttentionCase("sinks", arrays: { AttentionArrays(sinks: [0.5, -1, 2, 0]) }),
-        AttentionCase("key lengths", arrays: { AttentionArrays(keyValueLengths: [0, 6]) }),
-        AttentionCase("lengths, causal", arrays: { AttentionArrays(queryLengths: [5, 2], keyValueLengths: [3, 9]) }) {
+        AttentionCase("offsets", AttentionArrays(queryOffsets: [3, -4])) { $0.causal = .upperLeft },
+        AttentionCase("ALiBi", AttentionArrays(alibiSlopes: try! alibiSlopes(heads: 4))),
+        AttentionCase("sinks", AttentionArrays(sinks: [0.5, -1, 2, 0])),
+        AttentionCase("key lengths", AttentionArrays(keyValueLengths: [0, 6])),
+        AttentionCase("lengths, causal", AttentionArrays(queryLengths: [5, 2], keyValueLengths: [3, 9])) {
             $0.causal = .lowerRight
         },
     ]
@@ -48,11 +47,11 @@ struct AttentionCase: CustomTestStringConvertible, Sendable {
     func agreesWithTheReference(_ given: AttentionCase) throws {
         func check<T: TestElement>(_ type: T.Type) throws {
             let (q, k, v) = arrays(T.self)
-            let exact = ReferenceAttention(q, k, v, given.options, given.arrays())
-            let out = try scaledDotProductAttention(query: q, key: k, value: v, options: given.options, arrays: given.arrays())
-            let state = try scaledDotProductAttentionWithLSE(query: q, key: k, value: v, options: given.options, arrays: given.arrays())
+            let exact = ReferenceAttention(q, k, v, given.options, given.arrays)
+            let out = try scaledDotProductAttention(query: q, key: k, value: v, options: given.options, arrays: given.arrays)
+            let state = try scaledDotProductAttentionWithLSE(query: q, key: k, value: v, options: given.options, arrays: given.arrays)
             let weighted = try scaledDotProductAttentionWithWeights(query: q, key: k, value: v, options: given.options,
-                                                                    arrays: given.arrays())
+                                                                    arrays: given.arrays)
             #expect(out.shape == [2, 4, 7, 5] && state.lse.shape == [2, 4, 7] && weighted.weights.shape == [2, 4, 7, 9])
             expectClose(out, exact.out, "out")
             expectClose(state.out, exact.out, "out")
@@ -124,7 +123,11 @@ struct AttentionCase: CustomTestStringConvertible, Sendable {
             for keys in [0..<4, 4..<4, 4..<9] {
                 func part(_ x: NDArray<T>) throws -> NDArray<T> {
                     let width = x.shape[3]
-                    let elements = (0..<4).flatMap { x.elements[($0 * 9 + keys.lowerBound) * width..<($0 * 9 + keys.upperBound) * width] }
+                    var elements: [T] = []
+                    for head in 0..<4 {
+                        let first = head * 9 + keys.lowerBound
+                        elements += x.elements[first * width..<(first + keys.count) * width]
+                    }
                     return try NDArray(elements, shape: [2, 2, keys.count, width])
                 }
                 states.append(try scaledDotProductAttentionWithLSE(query: q, key: part(k), value: part(v)))

@@ -46,7 +46,7 @@ import Testing
 
     @Test func edgeRows() throws {
         let none = -Float.infinity
-        #expect(try softmax(NDArray([none, none]) ) == [0, 0])
+        #expect(try softmax(NDArray([none, none])) == [0, 0])
         #expect(try softmax(NDArray<Float>([], shape: [3, 0])).elements == [])
         #expect(try layerNorm(NDArray<Float>([], shape: [0, 4])).shape == [0, 4])
         #expect(try relu([Float.nan, -1, 2] as NDArray)[0].isNaN)

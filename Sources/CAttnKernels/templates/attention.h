@@ -12,6 +12,7 @@
 
 #define TILE ((int)(256 / sizeof(real)))  /* lanes of a tile: 64 floats, 32 doubles; [KEYS][TILE] scores are 24 KB of L1 */
 #define KEYS 96                           /* a multiple of PRODUCT_ROWS */
+#define SUMMED 32                         /* dims of q.k in one running sum: short ones round less */
 #define CHUNK (5 * KEYS)                  /* rounding errors grow with the chunk, merges with their number */
 
 #if REAL_IS_FLOAT
@@ -236,7 +237,12 @@ static void scores(work *w, int64_t key, int64_t n, terms until) {
     if (convert) load_row(P->dtype, from, P->k.element, P->head_dim, w->k_block + j * P->head_dim);
     row[j] = convert ? w->k_block + j * P->head_dim : (const real *)from;
   }
-  product_block(n, w->vecs, P->head_dim, row, convert ? 1 : P->k.element, w->q, TILE, w->s, TILE, false);
+  const int64_t step = convert ? 1 : P->k.element;
+  for (int64_t d = 0; d == 0 || d < P->head_dim; d += SUMMED) {
+    const int64_t some = P->head_dim - d < SUMMED ? P->head_dim - d : SUMMED;
+    product_block(n, w->vecs, some, row, step, w->q + d * TILE, TILE, w->s, TILE, d > 0);
+    for (int64_t j = 0; j < n; j++) row[j] += some * step;
+  }
   if (w->prescaled || until != TERMS_ALL || boundary(w, key, n)) apply_terms(w, key, n, until);
 }
 

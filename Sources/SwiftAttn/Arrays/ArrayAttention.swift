@@ -1,7 +1,7 @@
 /// Attention on arrays.
 
 /// The options of attention that are arrays. The defaults change nothing.
-public struct AttentionArrays {
+public struct AttentionArrays: Sendable {
     /// Bool (true is visible), or Float or the query's elements (added to the scores); broadcast to (B, Hq, Tq, Tk).
     public var mask: (any TensorSource)?
     /// One for each query head: score += -slope * |position - j|.

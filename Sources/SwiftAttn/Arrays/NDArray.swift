@@ -21,6 +21,12 @@ public struct NDArray<Element: TensorElement>: Sendable {
         self.shape = shape
     }
 
+    /// Rank 1.
+    public init(_ elements: [Element]) {
+        self.elements = elements
+        shape = [elements.count]
+    }
+
     /// One element in all places.
     ///
     /// - Throws: `Failure` for a shape that cannot be.
@@ -76,10 +82,7 @@ extension NDArray: Equatable where Element: Equatable {}
 
 extension NDArray: ExpressibleByArrayLiteral {
     /// Rank 1.
-    public init(arrayLiteral elements: Element...) {
-        self.elements = elements
-        shape = [elements.count]
-    }
+    public init(arrayLiteral elements: Element...) { self.init(elements) }
 }
 
 /// Number of elements of an array of this shape.
@@ -100,7 +103,7 @@ private func places(_ shape: [Int]) throws(Failure) -> Int {
 // MARK: Views
 
 /// What lends its elements as a tensor: `NDArray`, and `Array` as rank 1.
-public protocol TensorSource {
+public protocol TensorSource: Sendable {
     /// Calls `body` with a view of the elements that is valid until it returns, for reading.
     func withTensor<R>(_ body: (Tensor) throws(Failure) -> R) throws(Failure) -> R
 }

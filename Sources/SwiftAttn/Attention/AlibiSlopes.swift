@@ -1,6 +1,6 @@
 /// The slopes of ALiBi's linear position biases.
 
-import Foundation
+import Glibc
 
 /// With n the largest power of two <= heads: slope[h] = 2^(-8(h+1)/n) for h < n, and 2^(-4(2(h-n)+1)/n) after.
 ///
@@ -20,7 +20,7 @@ public func alibiSlopes(out: Tensor) throws(Failure) {
     let n = 1 << (Int.bitWidth - 1 - heads.leadingZeroBitCount)
     for h in 0..<heads {
         let slope = exp2(h < n ? -8 * Double(h + 1) / Double(n) : -4 * Double(2 * (h - n) + 1) / Double(n))
-        let place = out.pointer(byOffset: h &* out.strides[0])!
+        let place = out.pointer(byOffset: h &* out.strides[0])
         if out.dtype == .float64 {
             place.storeBytes(of: slope, as: Double.self)
         } else {

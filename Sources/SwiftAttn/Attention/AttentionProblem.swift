@@ -80,10 +80,9 @@ extension AttentionProblem {
             inputs: [("query", query), ("key", key), ("value", value)] + options.tensors)
         try setOptions(options, heads: heads)
         let positions = try Positions(options, batch: batch, rows: rows, keys: keys)
-        let maskOffsets = try setMask(options.mask, leading: leading, batch: batch, rows: rows, keys: keys, heads: heads)
+        let maskBatch = try setMask(options.mask, leading: leading, batch: batch, rows: rows, keys: keys, heads: heads)
 
-        let wantsOnlyEmpty = out.isEmpty && (lse?.isEmpty ?? true) && (weights?.isEmpty ?? true)
-        if wantsOnlyEmpty { return }
+        if out.isEmpty && (lse?.isEmpty ?? true) && (weights?.isEmpty ?? true) { return }
 
         let qAll = try q.broadcast(to: leading, kept: 3, "query")
         let kAll = try k.broadcast(to: leading, kept: 3, "key")
@@ -98,6 +97,7 @@ extension AttentionProblem {
         if let l { description.lse = attn_strides(head: Int64(l.strides[l.rank - 2]), row: Int64(l.strides[l.rank - 1]), element: 0) }
         if let w { description.weights = w.kernelStrides }
 
+        try requireMemory(for: batch, of: attn_sequence.self)
         sequences = [attn_sequence](repeating: attn_sequence(), count: batch)
         forEachOffset(leading, qAll.leading(3).strides) { sequences[$0].q = UnsafeRawPointer(q.pointer(byOffset: $1)) }
         forEachOffset(leading, kAll.leading(3).strides) { sequences[$0].k = UnsafeRawPointer(k.pointer(byOffset: $1)) }
@@ -105,8 +105,10 @@ extension AttentionProblem {
         forEachOffset(leading, o.leading(3).strides) { sequences[$0].o = o.pointer(byOffset: $1) }
         if let l { forEachOffset(leading, l.leading(2).strides) { sequences[$0].lse = l.pointer(byOffset: $1) } }
         if let w { forEachOffset(leading, w.leading(3).strides) { sequences[$0].weights = w.pointer(byOffset: $1) } }
+        if let mask = options.mask {
+            forEachOffset(maskBatch.shape, maskBatch.strides) { sequences[$0].mask = UnsafeRawPointer(mask.pointer(byOffset: $1)) }
+        }
         for b in 0..<batch {
-            if let mask = options.mask { sequences[b].mask = UnsafeRawPointer(mask.pointer(byOffset: maskOffsets[b])) }
             sequences[b].q_rows = Int64(rows)
             sequences[b].kv_rows = Int64(keys)
             positions.set(&sequences[b], b)
@@ -158,6 +160,7 @@ extension AttentionProblem {
         description.o = strides(out)
         if let lse { description.lse = attn_strides(head: Int64(lse.strides[0]), row: Int64(lse.strides[1]), element: 0) }
 
+        try requireMemory(for: batch, of: attn_sequence.self)
         sequences = [attn_sequence](repeating: attn_sequence(), count: batch)
         for b in 0..<batch {
             let rows = qStarts[b + 1] - qStarts[b], keys = kStarts[b + 1] - kStarts[b]
@@ -270,10 +273,10 @@ extension AttentionProblem {
         return tensor.doubles()
     }
 
-    /// Fills in the mask's dtype and strides; the result is its element offset for each batch entry.
+    /// Fills in the mask's dtype and strides; the result is how it steps through the batch.
     private mutating func setMask(_ mask: Tensor?, leading: Dims, batch: Int, rows: Int, keys: Int, heads: Int)
-        throws(Failure) -> [Int] {
-        guard let mask else { return [] }
+        throws(Failure) -> (shape: Dims, strides: Dims) {
+        guard let mask else { return ([], []) }
         try mask.checked("attn_mask").expect(rank: 1...Dims.capacity, "attn_mask")
         let qType = description.dtype
         guard mask.dtype == .bool || mask.dtype == .float32 || (mask.dtype.isFloating && mask.dtype.kernel == qType) else {
@@ -294,10 +297,7 @@ extension AttentionProblem {
         let n = target.count
         description.mask_dtype = mask.dtype.kernel
         description.mask = attn_strides(head: Int64(strides[n - 3]), row: Int64(strides[n - 2]), element: Int64(strides[n - 1]))
-        guard !target.contains(0) else { return [] }
-        var offsets = [Int](repeating: 0, count: batch)
-        forEachOffset(full, Dims(strides.dropLast(3))) { offsets[$0] = $1 }
-        return offsets
+        return (full, Dims(strides.dropLast(3)))
     }
 
     /// Lengths and query positions of padded batch entries.
@@ -357,7 +357,7 @@ extension Tensor {
     /// The elements of an (n,) tensor of float32 or float64.
     fileprivate func doubles() -> [Double] {
         (0..<shape[0]).map { i in
-            let p = pointer(byOffset: i &* strides[0])!
+            let p = pointer(byOffset: i &* strides[0])
             return dtype == .float64 ? p.load(as: Double.self) : Double(p.load(as: Float.self))
         }
     }
@@ -368,9 +368,10 @@ extension Tensor {
             throw .dtype("\(name): dtype is \(dtype), expected int32 or int64")
         }
         try checked(name).expect(shape: [count], name)
+        try requireMemory(for: count, of: Int.self)
         var result = [Int](repeating: 0, count: count)
         for i in 0..<count {
-            let p = pointer(byOffset: i &* strides[0])!
+            let p = pointer(byOffset: i &* strides[0])
             let value = dtype == .int64 ? Int(p.load(as: Int64.self)) : Int(p.load(as: Int32.self))
             guard range.contains(value) else {
                 throw .argument("\(name): entry \(i) is \(value), expected \(range.lowerBound) to \(range.upperBound)")

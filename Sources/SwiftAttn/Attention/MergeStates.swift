@@ -1,6 +1,6 @@
 /// Attention over disjoint key sets, merged into attention over their union.
 
-import Foundation
+import Glibc
 
 /// lse = ln(Σ_n exp(lses[n])); out = Σ_n exp(lses[n] - lse) * outs[n].
 ///

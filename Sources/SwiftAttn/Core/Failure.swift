@@ -1,5 +1,7 @@
 /// What went wrong, as a status of the C ABI and one line of text.
 
+import Glibc
+
 /// The error that every throwing function of this module throws.
 ///
 /// `message` names the argument, what was expected and what came: `key: head_dim is 96, query has 128`.
@@ -36,4 +38,12 @@ public struct Failure: Error, CustomStringConvertible, Sendable {
     static func shape(_ message: String) -> Failure { Failure(.invalidShape, message) }
     static func dtype(_ message: String) -> Failure { Failure(.invalidDType, message) }
     static let outOfMemory = Failure(.outOfMemory, "out of memory: the scratch buffers could not be allocated")
+}
+
+/// Swift ends the process when an array cannot be allocated. Arrays whose size a caller's shapes decide ask here first.
+func requireMemory<T>(for count: Int, of type: T.Type) throws(Failure) {
+    if count < 1 << 20 { return }
+    let (bytes, overflow) = count.multipliedReportingOverflow(by: MemoryLayout<T>.stride)
+    guard !overflow, let memory = malloc(bytes) else { throw Failure.outOfMemory }
+    free(memory)
 }

@@ -33,10 +33,13 @@ public struct Tensor: @unchecked Sendable {
     public var rank: Int { shape.count }
     public var isEmpty: Bool { shape.contains(0) }
 
-    /// The view behind the first `count` dims fixed at `index`; used to step through leading dims.
-    func pointer(byOffset elements: Int) -> UnsafeMutableRawPointer? {
-        data.map { $0 + elements &* dtype.size }
+    /// The address of the element that many elements on. An empty tensor's address may be NULL and is never read; its place
+    /// is taken by one that arithmetic is allowed on.
+    func pointer(byOffset elements: Int) -> UnsafeMutableRawPointer {
+        (data ?? Tensor.nowhere) + elements &* dtype.size
     }
+
+    nonisolated(unsafe) private static let nowhere = UnsafeMutableRawPointer.allocate(byteCount: 64, alignment: 64)
 
     /// Shape and strides without the last `count` dims.
     func leading(_ count: Int) -> (shape: Dims, strides: Dims) {
@@ -66,11 +69,17 @@ extension Tensor {
         return self
     }
 
-    /// An output: also no two elements in one place, as far as a stride of 0 shows it.
+    /// An output: also no two elements in one place. Seen from the smallest stride up, each dim must step beyond all that the
+    /// ones before it cover.
     func checkedOutput(_ name: StaticString) throws(Failure) -> Tensor {
         _ = try checked(name)
-        for i in shape.indices where shape[i] > 1 && strides[i] == 0 && !isEmpty {
-            throw .shape("\(name): stride of dim \(i) is 0, an output needs a place for each element")
+        if isEmpty { return self }
+        var covered = 1
+        for i in shape.indices.filter({ shape[$0] > 1 }).sorted(by: { abs(strides[$0]) < abs(strides[$1]) }) {
+            guard abs(strides[i]) >= covered else {
+                throw .shape("\(name): stride of dim \(i) is \(strides[i]), an output needs a place for each element")
+            }
+            covered += (shape[i] - 1) * abs(strides[i])
         }
         return self
     }

@@ -1,7 +1,7 @@
 /// Elements of any dtype as the type they are computed in.
 
 import CAttnKernels
-import Foundation
+import Glibc
 
 /// A type that kernels compute in: Float, or Double for float64.
 protocol Real: BinaryFloatingPoint, SIMDScalar, Codable {}
@@ -78,7 +78,7 @@ extension Scratch where T: Real {
         if tensor.dtype.computing.size == MemoryLayout<T>.size {
             attn_load_row(tensor.dtype.kernel, tensor.data, Int64(tensor.strides[0]), Int64(count), self[part])
         } else {
-            for i in 0..<count { (self[part] + i).initialize(to: T(tensor.pointer(byOffset: i &* tensor.strides[0])!.load(as: Float.self))) }
+            for i in 0..<count { (self[part] + i).initialize(to: T(tensor.pointer(byOffset: i &* tensor.strides[0]).load(as: Float.self))) }
         }
     }
 }

@@ -1,6 +1,6 @@
 /// The position table of the first transformers.
 
-import Foundation
+import Glibc
 
 /// out[t, 2i] = sin(t / 10000^(2i/dim)), out[t, 2i+1] = cos of the same; an odd dim ends with a sine.
 ///
