@@ -38,9 +38,11 @@ let package = Package(
         .target(
             name: "SwiftAttnExports", dependencies: ["SwiftAttn", "CSwiftAttn"], exclude: ["exports.map"],
             linkerSettings: [
-                // exports exactly the functions of include/swiftattn.h
+                // lld, because gold leaves local Swift symbols among the exports, which are to be exactly the header's functions;
+                // --strip-all: two fifths of the file are symbols that nobody can link to
                 .unsafeFlags([
-                    "-use-ld=lld", "-Xlinker", "--version-script=\(Context.packageDirectory)/Sources/SwiftAttnExports/exports.map",
+                    "-use-ld=lld", "-Xlinker", "--strip-all", "-Xlinker",
+                    "--version-script=\(Context.packageDirectory)/Sources/SwiftAttnExports/exports.map",
                 ])
             ]),
         .testTarget(name: "SwiftAttnTests", dependencies: ["SwiftAttn", "SwiftAttnExports", "CSwiftAttn"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import math
 import sys
 import time
 from pathlib import Path
@@ -100,7 +100,11 @@ def as_json(result: Result, measured: dict[str, Any] | None, isa: str) -> dict[s
         "ratio": result.ratio(result.best_peer),
         "median_round_ratio": result.round_ratio(result.best_peer),
         "contenders": {
-            name: {**vars(outcome), "seconds": outcome.seconds if outcome.rounds else None}
+            name: {
+                **vars(outcome),
+                "rms_error": outcome.rms_error if math.isfinite(outcome.rms_error) else None,
+                "seconds": outcome.seconds if outcome.rounds else None,
+            }
             for name, outcome in result.outcomes.items()
         },
         "skipped": result.skipped,
@@ -110,7 +114,7 @@ def as_json(result: Result, measured: dict[str, Any] | None, isa: str) -> dict[s
 def save(file: Path, **facts: Any) -> None:
     """Everything measured; dataclasses become objects of their fields."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(facts, indent=1, default=vars) + "\n")
+    file.write_text(json.dumps(facts, indent=1, default=vars, allow_nan=False) + "\n")
 
 
 def draw(folder: Path, results: list[Result], console: Console) -> None:

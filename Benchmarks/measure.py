@@ -23,12 +23,11 @@ class Pace:
 
     rounds: int
     slice_seconds: float  # of one contender in one round
-    most_samples: int  # in a slice
     budget_seconds: float  # after which no further round begins, if MIN_ROUNDS are done
 
 
-FULL = Pace(rounds=9, slice_seconds=0.12, most_samples=40, budget_seconds=12.0)
-QUICK = Pace(rounds=5, slice_seconds=0.05, most_samples=20, budget_seconds=3.0)
+FULL = Pace(rounds=9, slice_seconds=0.12, budget_seconds=12.0)
+QUICK = Pace(rounds=5, slice_seconds=0.06, budget_seconds=3.0)
 MIN_ROUNDS = 3
 
 NO_KERNEL = "no kernel"
@@ -136,11 +135,11 @@ def _time(result: Result, team: list[Worker], pace: Pace, stage: Callable[[str],
         stage(f"round {round_ + 1}")
         for worker in list(playing):
             try:
-                times = worker.ask("sample", pace.slice_seconds, pace.most_samples)
+                seconds = worker.ask("fastest", pace.slice_seconds)
             except WorkerFailure as failure:
                 result.skipped[worker.name] = str(failure)
                 del result.outcomes[worker.name]
                 playing.remove(worker)
                 continue
-            result.outcomes[worker.name].rounds.append(min(times))
+            result.outcomes[worker.name].rounds.append(seconds)
             worker.settle()

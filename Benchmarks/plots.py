@@ -37,12 +37,13 @@ def speed_over_length(results: list[Result], file: Path) -> None:
     figure, panels = plt.subplots(1, len(DTYPES), figsize=(13, 4), sharey=True, constrained_layout=True)
     for panel, dtype in zip(panels, DTYPES):
         for name in (OURS, "torch"):
-            panel.plot(*zip(*lines[dtype, name] or [()] * 2), "o-", color=COLOURS[name], label=name)
+            if lines[dtype, name]:
+                panel.plot(*zip(*lines[dtype, name]), "o-", color=COLOURS[name], label=name)
+                panel.set_xscale("log", base=2)
+                panel.legend()
         panel.set(title=dtype, xlabel="sequence length", ylim=(0, None))
-        panel.set_xscale("log", base=2)
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("GFLOP/s")
-    panels[0].legend()
     figure.suptitle("Attention, 1 x 8 heads of 64")
     figure.savefig(file, dpi=150)
     plt.close(figure)

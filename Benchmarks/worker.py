@@ -35,7 +35,7 @@ class Contender:
         return self._facts
 
     def prepare(self, case: Case) -> dict[str, Any]:
-        """Chooses the fastest formulation. -> seconds of a call by formulation, the choice; or the reasons of none."""
+        """Chooses the fastest formulation; the answer has the seconds of each, and why others were refused."""
         self._call = None
         if self._data != case.data:
             self._arrays.clear()
@@ -43,16 +43,18 @@ class Contender:
             self._data, self._arrays = case.data, inputs.make(case)
         tried: dict[str, float] = {}
         refused: dict[str, str] = {}
+        fastest = None
         for label, build in self._module.formulations(case, self._arrays).items():
             try:
-                call = build()
-                seconds, batch = _trial(call)
+                self._call = build()
+                self._batch = _batch(self._call)
+                tried[label] = self.fastest(TRIAL_SECONDS)
             except Exception as error:  # whatever a library raises at what it does not support
                 refused[label] = f"{type(error).__name__}: {error}".strip().splitlines()[0]
                 continue
-            if seconds < min(tried.values(), default=math.inf):
-                self._call, self._batch = call, batch
-            tried[label] = seconds
+            if tried[label] == min(tried.values()):
+                fastest = self._call, self._batch
+        self._call, self._batch = fastest or (None, 1)
         return {"tried": tried, "refused": refused, "chosen": min(tried, key=tried.get, default=None)}
 
     def result(self, step: int, width: int) -> np.ndarray:
@@ -60,13 +62,13 @@ class Contender:
         rows = self._call.read(self._call.run()).reshape(-1, width)[::step]
         return np.ascontiguousarray(rows, np.float32)
 
-    def sample(self, seconds: float, most: int) -> list[float]:
-        """Seconds of one call, measured a few times: for about `seconds` in all, at least once and at most `most`."""
-        times = []
+    def fastest(self, seconds: float) -> float:
+        """Seconds of the fastest call among those that begin within `seconds`."""
         end = time.perf_counter() + seconds
-        while not times or (len(times) < most and time.perf_counter() < end):
-            times.append(_measure(self._call.run, self._batch) / self._call.calls)
-        return times
+        best = _measure(self._call.run, self._batch)
+        while time.perf_counter() < end:
+            best = min(best, _measure(self._call.run, self._batch))
+        return best / self._call.calls
 
 
 def _measure(run: Callable[[], Any], batch: int) -> float:
@@ -76,15 +78,10 @@ def _measure(run: Callable[[], Any], batch: int) -> float:
     return (time.perf_counter() - start) / batch
 
 
-def _trial(call: Call) -> tuple[float, int]:
-    """Seconds of a call and how many runs to time at once. The first run, which may still prepare, does not count."""
+def _batch(call: Call) -> int:
+    """How many runs to time at once. The first run, which may still prepare something, does not count."""
     call.run()
-    batch = max(1, math.ceil(BATCH_SECONDS / _measure(call.run, 1)))
-    end = time.perf_counter() + TRIAL_SECONDS
-    best = _measure(call.run, batch)
-    while time.perf_counter() < end:
-        best = min(best, _measure(call.run, batch))
-    return best / call.calls, batch
+    return max(1, math.ceil(BATCH_SECONDS / _measure(call.run, 1)))
 
 
 def serve(connection: Connection, subject: Any) -> None:

@@ -1,6 +1,8 @@
 /* One growing block per thread, freed when the thread ends. */
 #include "scratch.h"
 
+#include "CAttnKernels.h"
+
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -33,4 +35,10 @@ void *attn_scratch_take(size_t bytes) {
 
 void attn_scratch_trim(void) {
   if (block_size > KEEP) replace(NULL, 0);
+}
+
+bool attn_memory_available(size_t bytes) {
+  void *volatile memory = malloc(bytes); /* volatile: the compiler would take the pair for nothing and answer yes */
+  free(memory);
+  return memory != NULL;
 }

@@ -151,7 +151,39 @@ bool attention_visible(const attention_case *c, int64_t head, int64_t row, int64
       && (o->window_right < 0 || key <= position + o->window_right) && attention_bias(c, head, row, key) > -INFINITY;
 }
 
-void attention_run(attention_case *c, const attn_kernels *kernels, int64_t heads, int64_t rows, attention_result *out) {
+typedef void (*tile_runner)(const attention_case *c, const attn_kernels *kernels, const attn_tile *tile, void *scratch);
+
+static void run_tile(const attention_case *c, const attn_kernels *kernels, const attn_tile *tile, void *scratch) {
+  kernels->attention_tile(&c->problem, tile, scratch);
+}
+
+static void run_parts(const attention_case *c, const attn_kernels *kernels, const attn_tile *tile, void *scratch) {
+  const int64_t chunks = (c->sequence.kv_len + kernels->chunk_keys - 1) / kernels->chunk_keys;
+  const size_t size = kernels->attention_state(&c->problem);
+  int64_t first = 0;
+  do {
+    const int64_t count = random_int(chunks > 0, chunks - first > 1 ? chunks - first : chunks > 0);
+    char *states = guard_new((size_t)count * size, 64);
+    const bool backwards = random_chance(2);
+    for (int64_t i = 0; i < count; i++) {
+      const int64_t at = backwards ? count - 1 - i : i;
+      kernels->attention_chunk(&c->problem, tile, first + at, scratch, states + (size_t)at * size);
+    }
+    kernels->attention_merge(&c->problem, tile, first == 0, states, count, first + count == chunks, scratch);
+    guard_return();
+    first += count;
+  } while (first < chunks);
+}
+
+static double *gather(const view *v, const char *what) {
+  double *elements = calloc((size_t)view_count(v) + 1, sizeof *elements);
+  view_gather(v, elements);
+  view_check_gaps(v, what);
+  return elements;
+}
+
+static void run_all(attention_case *c, const attn_kernels *kernels, int64_t heads, int64_t rows, tile_runner run,
+                    attention_result *out) {
   const attention_options *o = &c->options;
   const int64_t group = o->q_heads / o->kv_heads;
   const size_t bytes = (kernels->attention_scratch(&c->problem) + 63) / 64 * 64;
@@ -159,31 +191,31 @@ void attention_run(attention_case *c, const attn_kernels *kernels, int64_t heads
     const int64_t left = group - first_head % group, some = left < heads ? left : heads;
     for (int64_t row = 0; row < o->q_rows; row += rows) {
       const attn_tile tile = { &c->sequence, first_head, some, row, o->q_rows - row < rows ? o->q_rows - row : rows };
-      kernels->attention_tile(&c->problem, &tile, guard_new(bytes, 64));
+      run(c, kernels, &tile, guard_new(bytes, 64));
       guard_return();
     }
     first_head += some;
   }
-  *out = (attention_result){ calloc((size_t)view_count(&c->o) + 1, sizeof(double)), NULL, NULL };
-  view_gather(&c->o, out->o);
-  view_check_gaps(&c->o, "o");
-  if (o->lse) {
-    out->lse = calloc((size_t)view_count(&c->lse) + 1, sizeof(double));
-    view_gather(&c->lse, out->lse);
-    view_check_gaps(&c->lse, "lse");
-  }
-  if (o->weights_dtype != NO_DTYPE) {
-    out->weights = calloc((size_t)view_count(&c->weights) + 1, sizeof(double));
-    view_gather(&c->weights, out->weights);
-    view_check_gaps(&c->weights, "weights");
-  }
+  *out = (attention_result){ .o = gather(&c->o, "o") };
+  if (o->lse) out->lse = gather(&c->lse, "lse");
+  if (o->weights_dtype != NO_DTYPE) out->weights = gather(&c->weights, "weights");
+}
+
+void attention_run(attention_case *c, const attn_kernels *kernels, int64_t heads, int64_t rows, attention_result *out) {
+  run_all(c, kernels, heads, rows, run_tile, out);
+}
+
+static int64_t tile_rows(const attention_case *c, const attn_kernels *kernels) {
+  const int64_t rows = kernels->tile_rows * c->options.kv_heads / c->options.q_heads;
+  return rows < c->options.q_rows ? rows : c->options.q_rows;
 }
 
 void attention_run_whole(attention_case *c, const attn_kernels *kernels, attention_result *out) {
-  const attention_options *o = &c->options;
-  int64_t heads = o->q_heads / o->kv_heads, rows = kernels->tile_rows / heads;
-  if (rows > o->q_rows) rows = o->q_rows;
-  attention_run(c, kernels, heads, rows, out);
+  run_all(c, kernels, c->options.q_heads / c->options.kv_heads, tile_rows(c, kernels), run_tile, out);
+}
+
+void attention_run_parts(attention_case *c, const attn_kernels *kernels, attention_result *out) {
+  run_all(c, kernels, c->options.q_heads / c->options.kv_heads, tile_rows(c, kernels), run_parts, out);
 }
 
 void attention_free(attention_result *result) {

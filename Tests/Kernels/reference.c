@@ -99,11 +99,11 @@ static loss loss_of(const double *x, const tensor *t) {
   return (loss){ most, sqrt(squares / count) };
 }
 
-static double compare(const tensor *t, const subject *s) {
+static double compare(const attention_case *c, const tensor *t, const subject *s) {
   const loss plain = loss_of(t->plain, t), got = loss_of(t->got, t);
   const double relative = 2 * plain.most + 4 * s->roundoff;
-  if (t->dtype == s->real_dtype) /* the floor matters where the plain loop happens to be exact */
-    CHECK(got.rms <= 2 * plain.rms + s->roundoff, "rms error of %s is %.3g, of a plain loop's %.3g", t->name, got.rms,
+  if (t->dtype == s->real_dtype && !c->exact_scores) /* a floor, as a plain loop over a few keys may lose nothing */
+    CHECK(got.rms <= 2 * plain.rms + 0.75 * s->roundoff, "rms error of %s is %.3g, of a plain loop's %.3g", t->name, got.rms,
           plain.rms);
   for (int64_t i = 0; i < t->count; i++) {
     const double truth = t->truth[i], x = t->got[i], bound = relative * t->size[i];
@@ -130,16 +130,16 @@ attention_errors attention_compare(const attention_case *c, const subject *s, co
   attention_errors errors = {0};
   const tensor o = { "o", truth.o, truth.o_size, plain.o, got->o, portable ? portable->o : NULL, view_count(&c->o),
                      c->o.dtype, true };
-  errors.o = compare(&o, s);
+  errors.o = compare(c, &o, s);
   if (got->lse) {
     const tensor lse = { "lse", truth.lse, truth.lse_size, plain.lse, got->lse, portable ? portable->lse : NULL,
                          view_count(&c->lse), c->lse.dtype, false };
-    errors.lse = compare(&lse, s);
+    errors.lse = compare(c, &lse, s);
   }
   if (got->weights) {
     const tensor weights = { "weight", truth.weights, truth.weights_size, plain.weights, got->weights,
                              portable ? portable->weights : NULL, view_count(&c->weights), c->weights.dtype, false };
-    errors.weights = compare(&weights, s);
+    errors.weights = compare(c, &weights, s);
   }
   attention_reference_free(&truth);
   attention_reference_free(&plain);

@@ -69,6 +69,25 @@ static void sizes(const subject *s, attention_case *c, worst *w) {
       }
 }
 
+/* Masks of every broadcastable shape, under tiles of one head and of several. */
+static void mask_shapes(const subject *s, attention_case *c, worst *w) {
+  for (int shape = 0; shape < 8; shape++)
+    for (int kind = 0; kind < 3; kind++)
+      for (int64_t rows = 1; rows <= 7; rows += 6) {
+        attention_options o = attention_plain(s, rows, 101, 6);
+        o.dtype = s->dtypes[s->dtype_count - 1];
+        o.q_heads = 6;
+        o.kv_heads = 1 + shape % 2;
+        o.mask_dtype = kind == 0 ? ATTN_BOOL : kind == 1 ? ATTN_F32 : o.dtype;
+        o.hidden = 0.4;
+        attention_build(c, &o);
+        for (int dim = 0; dim < 3; dim++)
+          if (shape >> dim & 1) c->mask.stride[dim] = 0;
+        c->problem.mask = (attn_strides){ c->mask.stride[0], c->mask.stride[1], c->mask.stride[2] };
+        try_built(c, s, w);
+      }
+}
+
 /* Rows that see nothing, one way after the other: o 0, weights 0, lse -inf or the sink. */
 static void unseen(const subject *s, attention_case *c, worst *w) {
   for (int way = 0; way < 10; way++) {
@@ -126,6 +145,7 @@ void test_attention_edges(const subject *s) {
   attention_case c;
   worst w = {0};
   sizes(s, &c, &w);
+  mask_shapes(s, &c, &w);
   unseen(s, &c, &w);
   huge_scores(s, &c, &w);
   note(&w);

@@ -19,14 +19,16 @@ static void same_results(const attention_case *c, const attention_result *a, con
   same("weight", a->weights, b->weights, view_count(&c->weights));
 }
 
-/* Tiles of other heights and head counts put rows in other lanes, beside others, and start at other keys. */
+/* Tiles of other heights and head counts put rows in other lanes, beside others, and start at other keys; and keys can be
+ * split in chunks. */
 static void cuts(attention_case *c, const subject *s, const attention_result *whole) {
   const int64_t group = c->options.q_heads / c->options.kv_heads;
-  for (int i = 0; i < 3; i++) {
+  for (int i = 0; i < 4; i++) {
     const int64_t heads = i ? random_int(1, group) : 1;
     const int64_t rows = i ? random_int(1, s->kernels->tile_rows / heads) : 1;
     attention_result cut;
-    attention_run(c, s->kernels, heads, rows, &cut);
+    if (i < 3) attention_run(c, s->kernels, heads, rows, &cut);
+    else attention_run_parts(c, s->kernels, &cut);
     same_results(c, whole, &cut);
     attention_free(&cut);
   }
@@ -58,6 +60,12 @@ void test_attention_bits(const subject *s) {
   attention_case c;
   for (int i = 0; i < check_trials(300); i++) {
     attention_options o = attention_random(s);
+    if (random_chance(8)) { /* several chunks for few rows: what is split in practice */
+      o.q_rows = o.q_len = random_int(1, 3);
+      o.kv_rows = random_int(1, 5 * s->kernels->chunk_keys);
+      o.kv_len = random_int(o.kv_rows / 2, o.kv_rows);
+      o.head_dim = o.value_dim = random_int(1, 20);
+    }
     const bool by_mask = i % 2 && o.inputs != VIEW_BROADCAST;
     if (by_mask) {
       if (o.mask_dtype == NO_DTYPE) o.mask_dtype = ATTN_BOOL;

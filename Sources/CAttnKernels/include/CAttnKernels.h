@@ -15,6 +15,11 @@ const char *attn_isa_name(void);
 /* What is wrong with SWIFTATTN_ISA, when attn_isa_name() is NULL. */
 const char *attn_isa_error(void);
 
+/* ---- memory ---- */
+
+/* Whether the system would allocate this much now. */
+bool attn_memory_available(size_t bytes);
+
 /* ---- threads ---- */
 
 void attn_set_num_threads(int32_t threads); /* 0: default */

@@ -12,7 +12,7 @@
 
 #define TILE ((int)(256 / sizeof(real)))  /* lanes of a tile: 64 floats, 32 doubles; [KEYS][TILE] scores are 24 KB of L1 */
 #define KEYS 96                           /* a multiple of PRODUCT_ROWS */
-#define SUMMED 32                         /* dims of q.k in one running sum: short ones round less */
+#define SUMMED 24                         /* dims of q.k in one running sum: short ones round less */
 #define CHUNK (5 * KEYS)                  /* rounding errors grow with the chunk, merges with their number */
 
 #if REAL_IS_FLOAT

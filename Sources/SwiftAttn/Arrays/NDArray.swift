@@ -31,13 +31,16 @@ public struct NDArray<Element: TensorElement>: Sendable {
     ///
     /// - Throws: `Failure` for a shape that cannot be.
     public init(repeating element: Element, shape: [Int]) throws(Failure) {
-        elements = [Element](repeating: element, count: try places(shape))
+        let count = try places(shape)
+        try requireMemory(for: count, of: Element.self)
+        elements = [Element](repeating: element, count: count)
         self.shape = shape
     }
 
     /// What `write` puts into a tensor of this shape; it must set all elements.
     init(shape: Dims, _ write: (Tensor) throws(Failure) -> Void) throws(Failure) {
         let count = try places(Array(shape))
+        try requireMemory(for: count, of: Element.self)
         var failure: Failure?
         elements = [Element](unsafeUninitializedCapacity: count) { buffer, initialized in
             do throws(Failure) {

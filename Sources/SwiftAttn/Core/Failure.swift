@@ -1,6 +1,6 @@
 /// What went wrong, as a status of the C ABI and one line of text.
 
-import Glibc
+import CAttnKernels
 
 /// The error that every throwing function of this module throws.
 ///
@@ -44,6 +44,5 @@ public struct Failure: Error, CustomStringConvertible, Sendable {
 func requireMemory<T>(for count: Int, of type: T.Type) throws(Failure) {
     if count < 1 << 20 { return }
     let (bytes, overflow) = count.multipliedReportingOverflow(by: MemoryLayout<T>.stride)
-    guard !overflow, let memory = malloc(bytes) else { throw Failure.outOfMemory }
-    free(memory)
+    guard !overflow, attn_memory_available(bytes) else { throw Failure.outOfMemory }
 }

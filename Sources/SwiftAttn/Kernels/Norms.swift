@@ -49,15 +49,16 @@ private func run<R: Real>(_ type: R.Type, _ x: Tensor, _ weight: Tensor?, _ bias
                           _ out: Tensor) throws(Failure) {
     let walk = try RowWalk(x.leading(1).shape, [x, out])
     let columns = x.shape[x.rank - 1]
-    /* A weight of 1 and a bias of -0 change no bit of what they are applied to. */
-    let parameters = try Scratch<R>(count: columns, times: 2)
-    parameters.fill(0, from: weight, else: 1)
-    parameters.fill(1, from: bias, else: -0.0)
-    let norm = Norm(x: RowLayout<R>(x), out: RowLayout<R>(out), columns: columns, weight: parameters[0], bias: parameters[1],
-                    eps: eps, centred: centred)
-    parallelFor(walk.count, grain: max(elementsPerRange / columns, 1)) { rows in
-        withUnsafeTemporaryAllocation(of: R.self, capacity: RowLayout<R>.piece) { piece in
-            walk.forEach(rows) { _, at in norm.row(UnsafeRawPointer(at[0]), at[1], piece.baseAddress!) }
+    try withScratch(of: R.self, columns, times: 2) { parameters in
+        /* A weight of 1 and a bias of -0 change no bit of what they are applied to. */
+        R.fill(parameters, columns, from: weight, else: 1)
+        R.fill(parameters + columns, columns, from: bias, else: -0.0)
+        let norm = Norm(x: RowLayout<R>(x), out: RowLayout<R>(out), columns: columns, weight: parameters,
+                        bias: parameters + columns, eps: eps, centred: centred)
+        parallelFor(walk.count, grain: max(elementsPerRange / columns, 1)) { rows in
+            withUnsafeTemporaryAllocation(of: R.self, capacity: min(columns, RowLayout<R>.piece)) { piece in
+                walk.forEach(rows) { _, at in norm.row(UnsafeRawPointer(at[0]), at[1], piece.baseAddress!) }
+            }
         }
     }
 }

@@ -49,36 +49,26 @@ struct RowLayout<R: Real> {
     }
 }
 
-/// Equal parts of one piece of memory, freed with the last reference.
-final class Scratch<T: BitwiseCopyable> {
-    private let memory: UnsafeMutablePointer<T>
-    private let count: Int
-
-    /// `times` parts of `count` elements, uninitialized.
-    init(count: Int, times: Int) throws(Failure) {
-        let (elements, o1) = count.multipliedReportingOverflow(by: times)
-        let (bytes, o2) = elements.multipliedReportingOverflow(by: MemoryLayout<T>.stride)
-        guard !o1, !o2, let memory = malloc(max(bytes, 1)) else { throw Failure.outOfMemory }
-        self.memory = memory.bindMemory(to: T.self, capacity: elements)
-        self.count = count
+extension Real {
+    /// `count` values at `place`: the elements of a (count,) tensor, or `filler` without one.
+    static func fill(_ place: UnsafeMutablePointer<Self>, _ count: Int, from tensor: Tensor?, else filler: Self) {
+        guard let tensor else { return place.initialize(repeating: filler, count: count) }
+        if tensor.dtype.computing.size == MemoryLayout<Self>.size {
+            attn_load_row(tensor.dtype.kernel, tensor.data, Int64(tensor.strides[0]), Int64(count), place)
+        } else {
+            for i in 0..<count {
+                (place + i).initialize(to: Self(tensor.pointer(byOffset: i &* tensor.strides[0]).load(as: Float.self)))
+            }
+        }
     }
-
-    deinit { free(memory) }
-
-    subscript(part: Int) -> UnsafeMutablePointer<T> { memory + part * count }
 }
 
-extension Scratch where T: Real {
-    /// Part `part` = the elements of an (n,) tensor, or `filler` without one.
-    func fill(_ part: Int, from tensor: Tensor?, else filler: T) {
-        guard let tensor else {
-            self[part].initialize(repeating: filler, count: count)
-            return
-        }
-        if tensor.dtype.computing.size == MemoryLayout<T>.size {
-            attn_load_row(tensor.dtype.kernel, tensor.data, Int64(tensor.strides[0]), Int64(count), self[part])
-        } else {
-            for i in 0..<count { (self[part] + i).initialize(to: T(tensor.pointer(byOffset: i &* tensor.strides[0]).load(as: Float.self))) }
-        }
-    }
+/// Memory for `times` times `count` elements while `body` runs; asked for before anything is written.
+func withScratch<T: BitwiseCopyable>(of type: T.Type, _ count: Int, times: Int = 1,
+                                     _ body: (UnsafeMutablePointer<T>) throws(Failure) -> Void) throws(Failure) {
+    let (elements, o1) = count.multipliedReportingOverflow(by: times)
+    let (bytes, o2) = elements.multipliedReportingOverflow(by: MemoryLayout<T>.stride)
+    guard !o1, !o2, let memory = malloc(max(bytes, 1)) else { throw Failure.outOfMemory }
+    defer { free(memory) }
+    try body(memory.bindMemory(to: T.self, capacity: elements))
 }

@@ -20,22 +20,23 @@ private func run<R: Real>(_ type: R.Type, _ out: Tensor) throws(Failure) {
     let dim = out.shape[1]
     let walk = try RowWalk(out.leading(1).shape, [out])
     let layout = RowLayout<R>(out)
-    let wavelengths = try Scratch<Double>(count: (dim + 1) / 2, times: 1)
-    for i in 0..<(dim + 1) / 2 { wavelengths[0][i] = pow(10000, Double(2 * i) / Double(dim)) }
     let elementCost = 16  // of a sine, in units of what usual elements cost
-    parallelFor(walk.count, grain: max(elementsPerRange / elementCost / dim, 1)) { rows in
-        withUnsafeTemporaryAllocation(of: R.self, capacity: RowLayout<R>.piece) { piece in
-            walk.forEach(rows) { row, at in
-                var first = 0
-                while first < dim {
-                    let count = min(dim - first, RowLayout<R>.piece)
-                    let target = layout.target(at[0], first, piece.baseAddress!)
-                    for i in 0..<count {
-                        let angle = Double(row) / wavelengths[0][(first + i) / 2]
-                        target[i] = R((first + i) % 2 == 0 ? sin(angle) : cos(angle))
+    try withScratch(of: Double.self, (dim + 1) / 2) { wavelengths in
+        for i in 0..<(dim + 1) / 2 { (wavelengths + i).initialize(to: pow(10000, Double(2 * i) / Double(dim))) }
+        parallelFor(walk.count, grain: max(elementsPerRange / elementCost / dim, 1)) { rows in
+            withUnsafeTemporaryAllocation(of: R.self, capacity: min(dim, RowLayout<R>.piece)) { piece in
+                walk.forEach(rows) { row, at in
+                    var first = 0
+                    while first < dim {
+                        let count = min(dim - first, RowLayout<R>.piece)
+                        let target = layout.target(at[0], first, piece.baseAddress!)
+                        for i in 0..<count {
+                            let angle = Double(row) / wavelengths[(first + i) / 2]
+                            target[i] = R((first + i) % 2 == 0 ? sin(angle) : cos(angle))
+                        }
+                        layout.store(at[0], first, count, piece.baseAddress!)
+                        first += count
                     }
-                    layout.store(at[0], first, count, piece.baseAddress!)
-                    first += count
                 }
             }
         }

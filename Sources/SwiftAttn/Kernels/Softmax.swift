@@ -37,11 +37,13 @@ public func softmax(_ x: Tensor, axis: Int = -1, out: Tensor) throws(Failure) {
     let grain = max(elementsPerRange / columns, walk.count / (4 * Library.threadCount), 1)
     let ranges = max(walk.count / grain, 1)
     let widest = 16  // the kernel works in whole vectors, of at most so many elements
-    let scratch = try Scratch<Double>(count: columns + widest, times: ranges)
-    parallelFor(walk.count, grain: grain) { rows in
-        let own = scratch[rows.lowerBound / grain]
-        withUnsafePointer(to: layout) { layout in
-            walk.forEach(rows) { _, at in attn_softmax_row(layout, at[0], at[1], own) }
+    let each = (columns + widest) * (x.dtype.computing.size / MemoryLayout<Float>.size)
+    try withScratch(of: Float.self, each, times: ranges) { scratch in
+        parallelFor(walk.count, grain: grain) { rows in
+            let own = scratch + rows.lowerBound / grain * each
+            withUnsafePointer(to: layout) { layout in
+                walk.forEach(rows) { _, at in attn_softmax_row(layout, at[0], at[1], own) }
+            }
         }
     }
 }
