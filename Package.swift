@@ -45,7 +45,8 @@ let package = Package(
                     "--version-script=\(Context.packageDirectory)/Sources/SwiftAttnExports/exports.map",
                 ])
             ]),
-        .testTarget(name: "SwiftAttnTests", dependencies: ["SwiftAttn", "SwiftAttnExports", "CSwiftAttn"]),
+        .testTarget(
+            name: "SwiftAttnTests", dependencies: ["SwiftAttn", "SwiftAttnExports", "CSwiftAttn"], exclude: ["run.sh"]),
     ],
     cLanguageStandard: .c17
 )

@@ -28,7 +28,9 @@ public func swiftattn_swiglu(_ gate: TensorPointer?, _ up: TensorPointer?, _ out
 }
 
 @_cdecl("swiftattn_geglu")
-public func swiftattn_geglu(_ gate: TensorPointer?, _ up: TensorPointer?, _ approximate: Int32, _ out: TensorPointer?) -> Int32 {
+public func swiftattn_geglu(
+    _ gate: TensorPointer?, _ up: TensorPointer?, _ approximate: Int32, _ out: TensorPointer?
+) -> Int32 {
     status { () throws(Failure) in
         try geglu(gate: tensor(gate, "gate"), up: tensor(up, "up"), enumeration(approximate, "approximate", forms),
                   out: tensor(out, "out"))

@@ -37,7 +37,7 @@ attention_options attention_random(const subject *s) {
   o.q_heads = o.kv_heads * random_int(1, 5);
   if (random_chance(2)) o.value_dim = random_dim();
   /* A bound on the work, so that many cases fit in the time. */
-  const int64_t budget = check_quick ? 300000 : 2000000;
+  const int64_t budget = check_quick ? 300000 : 1200000;
 #define WORK (o.q_heads * o.q_rows * o.kv_rows * (o.head_dim + o.value_dim + 8))
   while (WORK > budget && o.kv_heads > 1) o.q_heads = o.q_heads / o.kv_heads * (o.kv_heads - 1), o.kv_heads--;
   while (WORK > budget && o.q_heads > 1) o.q_heads--;
@@ -128,8 +128,8 @@ void attention_build(attention_case *c, const attention_options *o) {
     .dropout_threshold = (uint32_t)(o->dropout * 0x1p32), .dropout_scale = 1 / (1 - o->dropout), .seed = o->seed,
     .weights_stage = o->stage, .sequences = &c->sequence, .sequence_count = 1,
   };
-  check_context("q %ldx%ldx%ld (%ld) k %ldx%ldx%ld (%ld) v %ld %s mask %s weights %s/%d scale %g cap %g causal %d offset %ld "
-                "window %ld,%ld alibi %d sinks %d dropout %g layouts %d %d spread %g",
+  check_context("q %ldx%ldx%ld (%ld) k %ldx%ldx%ld (%ld) v %ld %s mask %s weights %s/%d scale %g cap %g causal %d "
+                "offset %ld window %ld,%ld alibi %d sinks %d dropout %g layouts %d %d spread %g",
                 (long)o->q_heads, (long)o->q_rows, (long)o->head_dim, (long)o->q_len, (long)o->kv_heads,
                 (long)o->kv_rows, (long)o->head_dim, (long)o->kv_len, (long)o->value_dim, dtype_name(o->dtype),
                 dtype_name(o->mask_dtype), dtype_name(o->weights_dtype), (int)o->stage, o->scale, o->softcap, o->causal,

@@ -51,7 +51,7 @@ typedef struct attention_result {
 void attention_run(attention_case *c, const attn_kernels *kernels, int64_t heads, int64_t rows, attention_result *out);
 /* The same with as many rows as fit in a tile. */
 void attention_run_whole(attention_case *c, const attn_kernels *kernels, attention_result *out);
-/* The same by attention_chunk in random order and attention_merge in waves of random size, as the driver splits keys. */
+/* The same by attention_chunk, and attention_merge in waves of random size: as the driver splits keys. */
 void attention_run_parts(attention_case *c, const attn_kernels *kernels, attention_result *out);
 void attention_free(attention_result *result);
 

@@ -17,7 +17,7 @@ void check_context(const char *format, ...) __attribute__((format(printf, 1, 2))
 void check_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Fails unless error <= bound, and remembers the largest part of a bound that was used. */
 void check_error(double error, double bound, const char *what, int64_t at);
-/* The same for a result that was rounded last: what that rounding may have cost neither counts as error nor as bound. */
+/* The same for a result that was rounded last: what that rounding may have cost counts as neither. */
 void check_rounded(double error, double bound, double rounding, const char *what, int64_t at);
 /* Text for the end of the entry's line; a second note is appended. */
 void check_note(const char *format, ...) __attribute__((format(printf, 1, 2)));

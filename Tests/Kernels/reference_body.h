@@ -69,7 +69,8 @@ static void NAME(const attention_case *c, attention_reference *out) {
         weights_size[j] = visible[j] ? weights[j] * (double)slack[j] : 0;
       }
       for (int64_t j = 0; o->dropout > 0 && j < keys; j++) {
-        const uint32_t word = philox_word(o->seed, (uint32_t)j >> 2, (uint32_t)i, (uint32_t)h, (uint32_t)o->batch, j & 3);
+        const uint32_t counter = (uint32_t)j >> 2, b = (uint32_t)o->batch;
+        const uint32_t word = philox_word(o->seed, counter, (uint32_t)i, (uint32_t)h, b, j & 3);
         s[j] = word < c->problem.dropout_threshold ? 0 : s[j] * (REAL)c->problem.dropout_scale;
       }
       for (int64_t e = 0; e < dv; e++) {

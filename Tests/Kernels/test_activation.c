@@ -2,7 +2,6 @@
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "tests.h"
 
@@ -37,7 +36,8 @@ double activation_bound(const subject *s, attn_activation activation, double x) 
 
 typedef struct loss { double relative, below; } loss; /* of results at x >= -1; below it relative to |x| */
 
-static void check_one(const subject *s, attn_dtype dtype, attn_activation activation, double x, double got, loss *worst) {
+static void check_one(const subject *s, attn_dtype dtype, attn_activation activation, double x, double got,
+                      loss *worst) {
   const double expected = activation_reference(activation, x, s->real_dtype == ATTN_F64);
   if (isnan(x)) {
     CHECK(isnan(got), "%s(NaN) is %g in %s", names[activation], got, dtype_name(dtype));

@@ -131,8 +131,8 @@ static void exact_scores(const subject *s, attention_case *c, worst *w, double b
   try_built(c, s, w);
 }
 
-/* Equal scores of any size share the weight equally: a bias of -1e9 or of the lowest float is a common mask. And a common
- * offset that costs the plain loop nothing may not cost the kernel anything. */
+/* Equal scores of any size share the weight equally: a bias of -1e9 or of the lowest float is a common mask. And a
+ * common offset that costs the plain loop nothing may not cost the kernel anything. */
 static void huge_scores(const subject *s, attention_case *c, worst *w) {
   const double sizes[] = { 1e4, 1e8, 2e9, 1e10, 1e30, FLT_MAX / 4, s->real_dtype == ATTN_F64 ? DBL_MAX : FLT_MAX };
   for (int i = 0; i < 28; i++) exact_scores(s, c, w, i & 1 ? sizes[i / 4] : -sizes[i / 4], 0, i & 2);

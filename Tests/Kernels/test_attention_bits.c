@@ -1,7 +1,6 @@
 /* attention_tile: a row's bits depend on its own inputs alone, and invisible keys on nothing. */
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "attention_case.h"
 
@@ -19,8 +18,8 @@ static void same_results(const attention_case *c, const attention_result *a, con
   same("weight", a->weights, b->weights, view_count(&c->weights));
 }
 
-/* Tiles of other heights and head counts put rows in other lanes, beside others, and start at other keys; and keys can be
- * split in chunks. */
+/* Tiles of other heights and head counts put rows in other lanes, beside others, and start at other keys; and keys can
+ * be split in chunks. */
 static void cuts(attention_case *c, const subject *s, const attention_result *whole) {
   const int64_t group = c->options.q_heads / c->options.kv_heads;
   for (int i = 0; i < 4; i++) {
@@ -96,7 +95,7 @@ static void poison(attention_case *c, bool *spoiled, bool values, double with) {
   guard_seal();
 }
 
-/* NaN and Inf in keys and values change nothing, to the bit, in rows that do not see them; NaN makes rows NaN that do. */
+/* NaN and Inf in keys and values change not a bit in rows that do not see them; NaN makes rows NaN that do. */
 void test_attention_nonfinite(const subject *s) {
   check_begin(s->isa, s->real, "attention nonfinite");
   attention_case c;
@@ -127,7 +126,8 @@ void test_attention_nonfinite(const subject *s) {
         for (int64_t e = 0; e < o.value_dim; e++)
           CHECK(isnan(spoiled.o[row * o.value_dim + e]), "row %ld sees a NaN key, o is %g", (long)row,
                 spoiled.o[row * o.value_dim + e]);
-        if (spoiled.lse) CHECK(isnan(spoiled.lse[row]), "row %ld sees a NaN key, lse is %g", (long)row, spoiled.lse[row]);
+        CHECK(!spoiled.lse || isnan(spoiled.lse[row]), "row %ld sees a NaN key, lse is %g", (long)row,
+              spoiled.lse[row]);
       }
       if (!sees || values) { /* values reach neither lse nor weights */
         if (clean.lse) same("lse of an unspoiled row", clean.lse + row, spoiled.lse + row, 1);

@@ -31,7 +31,8 @@ void test_pack(const subject *s) {
     fill(&b, 1);
     fill(&a, 1);
     guard_seal();
-    char *panel = guard_new((size_t)(k * nr * real), (size_t)real), *block = guard_new((size_t)(m * k * real), (size_t)real);
+    char *panel = guard_new((size_t)(k * nr * real), (size_t)real);
+    char *block = guard_new((size_t)(m * k * real), (size_t)real);
     check_context("pack %s k %ld columns %ld strides %ld %ld; m %ld strides %ld %ld", dtype_name(dtype), (long)k,
                   (long)columns, (long)b.stride[1], (long)b.stride[2], (long)m, (long)a.stride[1], (long)a.stride[2]);
     const attn_matrix of_b = matrix(&b), of_a = matrix(&a);
@@ -59,7 +60,7 @@ static double at(const product *p, const char *base, int64_t index) {
   return element_get(p->dtype, base + index * p->real);
 }
 
-/* Errors relative to the sum of the sizes of the terms, of which a plain loop loses up to k roundoffs, but mostly sqrt(k). */
+/* Relative to the sum of the sizes of the terms, of which a loop loses up to k roundoffs, but mostly sqrt(k). */
 static double compare_product(const product *p, const double *before, const subject *s) {
   double worst = 0;
   for (int64_t i = 0; i < p->m; i++)

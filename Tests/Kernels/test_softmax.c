@@ -88,7 +88,8 @@ static double exp_ulp(const subject *s) {
   for (int trial = 0; trial < check_trials(100); trial++) {
     guard_reset();
     row r = { .x = view_new(s->real_dtype, 1, 1, n, VIEW_DENSE), .n = n, .dtype = s->real_dtype };
-    for (int64_t j = 0; j < n; j++) view_put(&r.x, 0, 0, j, j == 7 ? 0 : highest + (lowest - highest) * random_uniform());
+    for (int64_t j = 0; j < n; j++)
+      view_put(&r.x, 0, 0, j, j == 7 ? 0 : highest + (lowest - highest) * random_uniform());
     guard_seal();
     r.out = view_new(s->real_dtype, 1, 1, n, VIEW_DENSE);
     run(s, &r, false);

@@ -40,7 +40,8 @@ struct AttentionCase: CustomTestStringConvertible, Sendable {
 @Suite struct AttentionTests {
     private func arrays<T: TestElement>(_ type: T.Type) -> (NDArray<T>, NDArray<T>, NDArray<T>) {
         var random = Random(1)
-        return (random.array([2, 4, 7, 16], of: T.self), random.array([2, 2, 9, 16], of: T.self), random.array([2, 2, 9, 5], of: T.self))
+        return (random.array([2, 4, 7, 16], of: T.self), random.array([2, 2, 9, 16], of: T.self),
+                random.array([2, 2, 9, 5], of: T.self))
     }
 
     @Test(arguments: AttentionCase.all)
@@ -49,7 +50,8 @@ struct AttentionCase: CustomTestStringConvertible, Sendable {
             let (q, k, v) = arrays(T.self)
             let exact = ReferenceAttention(q, k, v, given.options, given.arrays)
             let out = try scaledDotProductAttention(query: q, key: k, value: v, options: given.options, arrays: given.arrays)
-            let state = try scaledDotProductAttentionWithLSE(query: q, key: k, value: v, options: given.options, arrays: given.arrays)
+            let state = try scaledDotProductAttentionWithLSE(query: q, key: k, value: v, options: given.options,
+                                                             arrays: given.arrays)
             let weighted = try scaledDotProductAttentionWithWeights(query: q, key: k, value: v, options: given.options,
                                                                     arrays: given.arrays)
             #expect(out.shape == [2, 4, 7, 5] && state.lse.shape == [2, 4, 7] && weighted.weights.shape == [2, 4, 7, 9])
@@ -91,17 +93,20 @@ struct AttentionCase: CustomTestStringConvertible, Sendable {
 
     @Test func packedSequencesAreSingleCalls() throws {
         var random = Random(3)
-        let q = random.array([7, 4, 8], of: Float.self), k = random.array([9, 2, 8], of: Float.self), v = random.array([9, 2, 8], of: Float.self)
+        let q = random.array([7, 4, 8], of: Float.self)
+        let k = random.array([9, 2, 8], of: Float.self), v = random.array([9, 2, 8], of: Float.self)
         var options = AttentionOptions()
         options.causal = .lowerRight
         let starts = [0, 3, 3, 7], keyStarts = [0, 4, 5, 9]
-        let packed = try attentionVarlenWithLSE(query: q, key: k, value: v, cumulativeQueries: starts, cumulativeKeys: keyStarts,
-                                                options: options)
+        let packed = try attentionVarlenWithLSE(query: q, key: k, value: v, cumulativeQueries: starts,
+                                                cumulativeKeys: keyStarts, options: options)
         #expect(packed.out.shape == [7, 4, 8] && packed.lse.shape == [4, 7])
         for b in 0..<3 where starts[b] < starts[b + 1] {
             func entry(_ x: NDArray<Float>, _ range: Range<Int>) throws -> NDArray<Float> {
                 var part = try NDArray<Float>(repeating: 0, shape: [1, x.shape[1], range.count, x.shape[2]])
-                for h in 0..<x.shape[1] { for t in range { for d in 0..<x.shape[2] { part[0, h, t - range.lowerBound, d] = x[t, h, d] } } }
+                for h in 0..<x.shape[1] {
+                    for t in range { for d in 0..<x.shape[2] { part[0, h, t - range.lowerBound, d] = x[t, h, d] } }
+                }
                 return part
             }
             let rows = starts[b]..<starts[b + 1], keys = keyStarts[b]..<keyStarts[b + 1]

@@ -14,12 +14,14 @@ import Testing
     func rows(_ count: Int) throws {
         func check<T: TestElement>(_ type: T.Type) throws {
             var random = Random(count)
-            let x = random.array([3, count], of: T.self), weight = random.array([count], of: T.self), bias = random.array([count], of: Float.self)
+            let x = random.array([3, count], of: T.self), weight = random.array([count], of: T.self)
+            let bias = random.array([count], of: Float.self)
             let w = weight.elements.map(\.double), b = bias.elements.map(\.double)
             expectClose(try softmax(x), referenceRows(x, count, referenceSoftmax), terms: 0, "softmax")
             expectClose(try rmsNorm(x, weight: weight, eps: 1e-3),
                         referenceRows(x, count) { referenceNorm($0, centred: false, w, nil, 1e-3) }, "rmsNorm")
-            expectClose(try layerNorm(x, eps: 0.1), referenceRows(x, count) { referenceNorm($0, centred: true, nil, nil, 0.1) }, "layerNorm")
+            expectClose(try layerNorm(x, eps: 0.1),
+                        referenceRows(x, count) { referenceNorm($0, centred: true, nil, nil, 0.1) }, "layerNorm")
             expectClose(try layerNorm(x, weight: weight, bias: bias, eps: 0.1),
                         referenceRows(x, count) { referenceNorm($0, centred: true, w, b, 0.1) }, terms: 8, "layerNorm")
         }
@@ -61,7 +63,8 @@ import Testing
             expectClose(try silu(x), values.map(referenceSiLU), "silu")
             for form in [GELU.exact, .tanh] {
                 expectClose(try gelu(x, form), values.map { referenceGELU($0, form) }, terms: 4, "gelu")
-                expectClose(try geglu(gate: x, up: up, form), zip(values, gates).map { referenceGELU($0, form) * $1 }, terms: 8, "geglu")
+                expectClose(try geglu(gate: x, up: up, form), zip(values, gates).map { referenceGELU($0, form) * $1 }, terms: 8,
+                            "geglu")
             }
             expectClose(try swiglu(gate: x, up: up), zip(values, gates).map { referenceSiLU($0) * $1 }, terms: 4, "swiglu")
         }
@@ -75,7 +78,9 @@ import Testing
             let ids: [Int] = [4, 0, 0, 2]
             let plain = try embedding(NDArray(ids, shape: [2, 2]), table: table)
             #expect(plain.shape == [2, 2, 3])
-            for (n, id) in ids.enumerated() { for c in 0..<3 { #expect(plain.elements[n * 3 + c].double == table[id, c].double) } }
+            for (n, id) in ids.enumerated() {
+                for c in 0..<3 { #expect(plain.elements[n * 3 + c].double == table[id, c].double) }
+            }
             let added = try embedding(NDArray(ids.map(Int32.init), shape: [2, 2]), table: table, residual: residual)
             let exact = (0..<12).map { plain.elements[$0].double + residual.elements[$0 % 6].double }
             expectClose(added, exact, factor: 1)
@@ -117,7 +122,8 @@ import Testing
             #expect(product.shape == [2, 3, 6])
             expectClose(product, products, terms: 40, "matmul")
             expectClose(try linear(x, weight: weight), products, terms: 40, "linear")
-            expectClose(try linear(x, weight: weight, bias: bias, residual: residual, activation: .silu), layers, terms: 40, "linear")
+            expectClose(try linear(x, weight: weight, bias: bias, residual: residual, activation: .silu), layers, terms: 40,
+                        "linear")
         }
         try eachType { try check($0) }
         #expect(try matmul([1, 2] as NDArray<Float>, [3, 4]) == NDArray([11], shape: []))

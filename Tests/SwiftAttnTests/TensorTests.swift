@@ -31,7 +31,9 @@ import Testing
             let buffer = UnsafeMutableBufferPointer(start: floats, count: 6)
             let tensor = try Tensor(buffer, shape: [3, 2])
             #expect(tensor.strides == [2, 1] && tensor.dtype == .float32)
-            expectFailure(.invalidShape, "buffer: count is 6, expected 8 for shape (4, 2)") { _ = try Tensor(buffer, shape: [4, 2]) }
+            expectFailure(.invalidShape, "buffer: count is 6, expected 8 for shape (4, 2)") {
+                _ = try Tensor(buffer, shape: [4, 2])
+            }
         }
     }
 
@@ -67,7 +69,8 @@ import Testing
                 try relu(view(floats, [4, 3], [6, 1]), out: view(floats + 2, [4, 3], [6, 1]))
             }
             expectFailure(.aliasing, "out: overlaps weight, expected memory of its own") {
-                try rmsNorm(view(floats, [2, 4], [4, 1]), weight: view(floats + 12, [4], [1]), out: view(floats + 8, [2, 4], [4, 1]))
+                try rmsNorm(view(floats, [2, 4], [4, 1]), weight: view(floats + 12, [4], [1]),
+                            out: view(floats + 8, [2, 4], [4, 1]))
             }
             expectFailure(.aliasing, "out: overlaps lses[1], expected memory of its own") {
                 try mergeAttentionStates(outs: [view(floats, [2, 3], [3, 1]), view(floats + 6, [2, 3], [3, 1])],

@@ -15,6 +15,7 @@ for isa in $isas; do
   for threads in 1 2 3; do
     echo "swift: $isa, $threads threads"
     # what failed, and the sum
-    SWIFTATTN_ISA=$isa OMP_NUM_THREADS=$threads "${test[@]}" --skip-build --disable-xctest 2>&1 | grep -vE '^(\[|◇|↳|✔ (Test .*[)]|Suite))'
+    SWIFTATTN_ISA=$isa OMP_NUM_THREADS=$threads "${test[@]}" --skip-build --disable-xctest 2>&1 |
+      grep -vE '^(\[|◇|↳|✔ (Test .*[)]|Suite))'
   done
 done

@@ -60,8 +60,8 @@ private func activate(_ activation: attn_activation, _ x: Tensor, _ name: Static
     layout.dtype = x.dtype.kernel
     layout.out_column = Int64(steps[0] / size)
     layout.x_column = Int64(steps[1] / size)
-    let upColumn = up == nil ? 0 : Int64(steps[2] / size)
     let outStep = steps[0], xStep = steps[1], upStep = up == nil ? 0 : steps[2], isGated = up != nil
+    let upColumn = Int64(upStep / size)
     parallelFor(rows.count * columns, grain: elementsPerRange) { elements in
         let (firstRow, firstColumn) = elements.lowerBound.quotientAndRemainder(dividingBy: columns)
         let (lastRow, lastColumn) = (elements.upperBound - 1).quotientAndRemainder(dividingBy: columns)
@@ -69,8 +69,8 @@ private func activate(_ activation: attn_activation, _ x: Tensor, _ name: Static
         rows.forEach(firstRow..<lastRow + 1) { row, at in
             let from = row == firstRow ? firstColumn : 0
             piece.columns = Int64((row == lastRow ? lastColumn + 1 : columns) - from)
-            attn_activation_row(&piece, activation, at[1] + from &* xStep, isGated ? UnsafeRawPointer(at[2] + from &* upStep) : nil,
-                                upColumn, at[0] + from &* outStep)
+            let up = isGated ? UnsafeRawPointer(at[2] + from &* upStep) : nil
+            attn_activation_row(&piece, activation, at[1] + from &* xStep, up, upColumn, at[0] + from &* outStep)
         }
     }
 }

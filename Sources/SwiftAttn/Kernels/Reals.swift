@@ -3,7 +3,7 @@
 import CAttnKernels
 import Glibc
 
-/// A type that kernels compute in: Float, or Double for float64.
+/// A type that kernels compute in: Float, or Double for float64. (SIMD vectors ask for Codable scalars.)
 protocol Real: BinaryFloatingPoint, SIMDScalar, Codable {}
 extension Float: Real {}
 extension Double: Real {}
