@@ -115,7 +115,8 @@ typedef struct attn_rows {
   int64_t x_column, out_column;
 } attn_rows;
 
-void attn_softmax_row(const attn_rows *shape, const void *x, void *out, void *scratch /* columns reals */);
+/* scratch: columns reals, rounded up to 64 bytes. */
+void attn_softmax_row(const attn_rows *shape, const void *x, void *out, void *scratch);
 /* out = activation(x), or activation(x) * up with up != NULL (columns up_column apart). */
 void attn_activation_row(const attn_rows *shape, attn_activation activation, const void *x,
                          const void *up, int64_t up_column, void *out);

@@ -12,7 +12,8 @@ WORD vec polynomial(const float *coefficient, int count, vec x) {
   return p;
 }
 
-/* e^x = 2^n e^r; relative error below 2e-7. n ln2 is taken off in two parts, of which the first is exact. */
+/* e^x = 2^n e^r; relative error below 2e-7. Without an instruction for 2^n, results above 2^127.5 are Inf.
+ * n ln2 is taken off in two parts, of which the first is exact. */
 WORD vec v_exp(vec x) {
   x = v_max(v_set1(EXPONENT_LOWEST * 0.6931472f), x);
   x = v_min(v_set1(89.0f), x);
