@@ -12,6 +12,7 @@ from cases import Case
 TRIAL_SECONDS = 0.003  # long beside a barrier, short enough for some trials to run undisturbed on a busy machine
 SECONDS = 0.4  # all trials of one number
 MIN_TRIALS = 5
+CHAINS = 12  # as in peaks.c
 
 # How many products of bfloat16 tiles stand for one product: float32 is the sum of three bfloat16, float16 of two.
 TILE_PRODUCTS = {
@@ -40,10 +41,13 @@ class Ceilings:
     def peaks(self) -> dict[str, float]:
         """Flops per second; 0 for a unit that the machine lacks."""
         return {
-            "fma": _peak(self._wide.fma_peak),
-            "fma_256": _peak(self._narrow.fma_peak),
-            "bf16_dot": _peak(self._wide.bf16_dot_peak),
-            "amx": _peak(self._wide.amx_peak),
+            name: _fastest(function, flops)
+            for name, function, flops in (
+                ("fma", self._wide.fma_peak, 2 * 16 * CHAINS),
+                ("fma_256", self._narrow.fma_peak, 2 * 8 * CHAINS),
+                ("bf16_dot", self._wide.bf16_dot_peak, 2 * 32 * CHAINS),
+                ("amx", self._wide.amx_peak, 4 * 2 * 16 * 16 * 32),
+            )
         }
 
     def memory(self, size: int) -> dict[str, float]:
@@ -67,12 +71,8 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     return library
 
 
-def _peak(function: Any) -> float:
-    return _fastest(function, 12 * 32)  # about the flops of a round; only the length of a trial depends on it
-
-
 def _fastest(function: Any, work: int) -> float:
-    """The best of many short trials; `work` is what one repetition counts."""
+    """The best of many short trials; `work` is what one repetition counts on one thread."""
     speed = function(max(1, int(1e7 / work)))
     if not speed:
         return 0.0

@@ -26,7 +26,7 @@ class Pace:
     budget_seconds: float  # after which no further round begins, if MIN_ROUNDS are done
 
 
-FULL = Pace(rounds=9, slice_seconds=0.12, budget_seconds=12.0)
+FULL = Pace(rounds=7, slice_seconds=0.1, budget_seconds=8.0)
 QUICK = Pace(rounds=5, slice_seconds=0.06, budget_seconds=3.0)
 MIN_ROUNDS = 3
 

@@ -34,17 +34,18 @@ def speed_over_length(results: list[Result], file: Path) -> None:
     lines = {(dtype, name): _line(results, dtype, name) for dtype in DTYPES for name in (OURS, "torch")}
     if not any(lines.values()):
         return
-    figure, panels = plt.subplots(1, len(DTYPES), figsize=(13, 4), sharey=True, constrained_layout=True)
+    figure, panels = plt.subplots(1, len(DTYPES), figsize=(13, 4), sharey=True, layout="constrained")
     for panel, dtype in zip(panels, DTYPES):
         for name in (OURS, "torch"):
             if lines[dtype, name]:
                 panel.plot(*zip(*lines[dtype, name]), "o-", color=COLOURS[name], label=name)
                 panel.set_xscale("log", base=2)
+                panel.set_xticks(LENGTHS, map(str, LENGTHS))
                 panel.legend()
         panel.set(title=dtype, xlabel="sequence length", ylim=(0, None))
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("GFLOP/s")
-    figure.suptitle("Attention, 1 x 8 heads of 64")
+    figure.suptitle("Attention, 8 heads of 64, every key visible")
     figure.savefig(file, dpi=150)
     plt.close(figure)
 
@@ -71,9 +72,11 @@ def error_over_speed(results: list[Result], file: Path) -> None:
         ]
         for problem in problems
     }
-    if not any(points.values()):
+    problems = [problem for problem in problems if points[problem]]
+    if not problems:
         return
-    figure, panels = plt.subplots(1, 2, figsize=(13, 5), sharey=True, constrained_layout=True)
+    figure, panels = plt.subplots(1, len(problems), figsize=(13, 5), sharey=True, squeeze=False, layout="constrained")
+    panels = panels[0]
     for panel, (group, shape) in zip(panels, problems):
         for speed, error, name, arithmetic in points[group, shape]:
             panel.scatter(speed, error, color=COLOURS[name], marker=MARKERS[arithmetic], s=60)
@@ -81,10 +84,10 @@ def error_over_speed(results: list[Result], file: Path) -> None:
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("RMS error, relative")
     for name, colour in COLOURS.items():
-        panels[1].scatter([], [], color=colour, label=name)
+        panels[-1].scatter([], [], color=colour, label=name)
     for (dtype, precision), marker in MARKERS.items():
         words = dtype if dtype != "float32" else f"{dtype} {precision}"
-        panels[1].scatter([], [], color="black", marker=marker, label=words)
-    panels[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        panels[-1].scatter([], [], color="black", marker=marker, label=words)
+    panels[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(file, dpi=150)
     plt.close(figure)

@@ -64,10 +64,7 @@ def _rows(function):
 
     def of_case(case: Case, inputs: dict[str, np.ndarray]) -> np.ndarray:
         return function(
-            *(
-                array[:: case.check_step if array.ndim > 1 else 1].astype(np.float64)
-                for array in inputs.values()
-            )
+            *(array[:: case.check_step if array.ndim > 1 else 1].astype(np.float64) for array in inputs.values())
         )
 
     return of_case

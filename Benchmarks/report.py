@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -28,7 +29,11 @@ TITLES = {
 
 def console() -> Console:
     made = Console(highlight=False)
-    return made if made.is_terminal else Console(highlight=False, width=WIDTH_IN_A_FILE)
+    return made if made.is_terminal else console_of(sys.stdout)
+
+
+def console_of(file: TextIO) -> Console:
+    return Console(file=file, highlight=False, width=WIDTH_IN_A_FILE)
 
 
 def duration(seconds: float) -> str:
@@ -88,7 +93,7 @@ def ceilings_table(measured: dict[str, Any]) -> Table:
 
 def group_table(group: str, results: list[Result], measured: dict[str, Any] | None, isa: str) -> Table:
     table = Table(title=TITLES[group], title_justify="left")
-    table.add_column("case", no_wrap=True)
+    table.add_column("case", overflow="fold")
     for name in (OURS, *PEERS, "speed", "of ceiling", "/ best peer", "median", "error", "torch's"):
         table.add_column(name, justify="right", no_wrap=True)
     for result in results:
@@ -130,7 +135,8 @@ def _speed(result: Result, measured: dict[str, Any] | None, isa: str) -> tuple[s
     speed = speed_of(result, measured, isa)
     if not speed:
         return "", ""
-    return f"{speed['speed']:.{0 if speed['speed'] >= 100 else 1}f} {speed['unit']}", f"{speed['fraction']:.0%} {speed['bound']}"
+    digits = 0 if speed["speed"] >= 100 else 1
+    return f"{speed['speed']:.{digits}f} {speed['unit']}", f"{speed['fraction']:.0%} {speed['bound']}"
 
 
 def _ratio(ratio: float | None) -> Text:

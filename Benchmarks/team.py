@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -57,7 +58,7 @@ class Worker:
             self._answer()
         except (EOFError, OSError) as error:
             self.stop()
-            raise WorkerFailure(f"the process ended with {self._process.returncode} at its start") from error
+            raise WorkerFailure(f"{self._end()} at its start") from error
 
     def ask(self, method: str, *arguments: Any) -> Any:
         """The answer; after a death or a hang the process is started anew for the next question."""
@@ -66,9 +67,13 @@ class Worker:
             return self._answer()
         except (EOFError, OSError) as error:
             self.stop()
-            reason = self._process.returncode
+            reason = self._end()
             self._start()
-            raise WorkerFailure(f"the process ended with {reason}") from error
+            raise WorkerFailure(reason) from error
+
+    def _end(self) -> str:
+        code = self._process.returncode
+        return f"the process ended by {signal.Signals(-code).name}" if code < 0 else f"the process ended with {code}"
 
     def _answer(self) -> Any:
         if not self._connection.poll(TIMEOUT):

@@ -139,6 +139,4 @@ def _group_query_attention(case: Case, inputs: dict[str, np.ndarray]) -> Call:
     arrays = {**feeds, **{name: array for name, (_, array) in caches.items()}}
     outputs = {"out": (case.dtype, feeds["query"].shape)}
     outputs |= {output: (case.dtype, array.shape) for output, array in caches.values()}
-    return _session(
-        onnx_graphs.model([node], arrays, outputs), feeds, packed_heads=q_heads, in_place=caches
-    )
+    return _session(onnx_graphs.model([node], arrays, outputs), feeds, packed_heads=q_heads, in_place=caches)

@@ -28,11 +28,9 @@ def start(threads: int) -> dict[str, Any]:
 
 def formulations(case: Case, inputs: dict[str, np.ndarray]) -> dict[str, Callable[[], Call]]:
     if case.operation == "attention_from_c":
-        return {"C ABI": partial(_from_c, inputs)}
+        return {"C ABI": partial(_from_c, inputs)} if compiler.available() else {}
     if case.is_attention:
-        function = partial(
-            swiftattn.scaled_dot_product_attention, is_causal=case.causal, precision=case.precision
-        )
+        function = partial(swiftattn.scaled_dot_product_attention, is_causal=case.causal, precision=case.precision)
         return {"scaled_dot_product_attention": lambda: _call(partial(function, *inputs.values()))}
     if case.operation == "linear":
         return {"linear": lambda: _call(partial(swiftattn.linear, **inputs, precision=case.precision))}

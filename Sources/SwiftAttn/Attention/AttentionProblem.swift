@@ -75,9 +75,12 @@ extension AttentionProblem {
         weightsShape.append(keys)
         try setOutputs(query: query, out: out, outShape: outShape, lse: lse, lseShape: rowShape,
                        weights: weights, weightsShape: weightsShape)
-        try checkAliasing(
-            outputs: [("out", out), ("lse", lse), ("weights", weights)],
-            inputs: [("query", query), ("key", key), ("value", value)] + options.tensors)
+        for output in [Output("out", out), Output("lse", lse), Output("weights", weights)] {
+            try output?.expectApart(from: query, key, value, options)
+        }
+        try Output("out", out)?.expectApart(from: lse, "lse")
+        try Output("out", out)?.expectApart(from: weights, "weights")
+        try Output("lse", lse)?.expectApart(from: weights, "weights")
         try setOptions(options, heads: heads)
         let positions = try Positions(options, batch: batch, rows: rows, keys: keys)
         let maskBatch = try setMask(options.mask, leading: leading, batch: batch, rows: rows, keys: keys, heads: heads)
@@ -136,10 +139,12 @@ extension AttentionProblem {
         let lseShape: Dims = [heads, query.shape[0]]
         try setOutputs(query: query, out: out, outShape: [query.shape[0], heads, value.shape[2]],
                        lse: lse, lseShape: lseShape, weights: nil, weightsShape: [])
-        try checkAliasing(
-            outputs: [("out", out), ("lse", lse)],
-            inputs: [("query", query), ("key", key), ("value", value),
-                     ("cu_seqlens_q", cumulativeQueries), ("cu_seqlens_k", cumulativeKeys)] + options.tensors)
+        for output in [Output("out", out), Output("lse", lse)] {
+            try output?.expectApart(from: query, key, value, options)
+            try output?.expectApart(from: cumulativeQueries, "cu_seqlens_q")
+            try output?.expectApart(from: cumulativeKeys, "cu_seqlens_k")
+        }
+        try Output("out", out)?.expectApart(from: lse, "lse")
         try setOptions(options, heads: heads)
         let qStarts = try cumulativeQueries.cumulative("cu_seqlens_q", total: query.shape[0])
         let kStarts = try cumulativeKeys.cumulative("cu_seqlens_k", total: key.shape[0])
@@ -297,7 +302,7 @@ extension AttentionProblem {
         let n = target.count
         description.mask_dtype = mask.dtype.kernel
         description.mask = attn_strides(head: Int64(strides[n - 3]), row: Int64(strides[n - 2]), element: Int64(strides[n - 1]))
-        return (full, Dims(strides.dropLast(3)))
+        return (full, strides.droppingLast(3))
     }
 
     /// Lengths and query positions of padded batch entries.
@@ -328,11 +333,19 @@ extension AttentionProblem {
     }
 }
 
-extension AttentionOptions {
-    /// The tensors among the options, by their names in the C ABI.
-    fileprivate var tensors: [(StaticString, Tensor?)] {
-        [("attn_mask", mask), ("alibi_slopes", alibiSlopes), ("sinks", sinks), ("query_offsets", queryOffsets),
-         ("q_lengths", queryLengths), ("kv_lengths", keyValueLengths)]
+extension Output {
+    /// The inputs of attention, by their names in the C ABI.
+    fileprivate func expectApart(from query: Tensor, _ key: Tensor, _ value: Tensor,
+                                 _ options: AttentionOptions) throws(Failure) {
+        try expectApart(from: query, "query")
+        try expectApart(from: key, "key")
+        try expectApart(from: value, "value")
+        try expectApart(from: options.mask, "attn_mask")
+        try expectApart(from: options.alibiSlopes, "alibi_slopes")
+        try expectApart(from: options.sinks, "sinks")
+        try expectApart(from: options.queryOffsets, "query_offsets")
+        try expectApart(from: options.queryLengths, "q_lengths")
+        try expectApart(from: options.keyValueLengths, "kv_lengths")
     }
 }
 
@@ -348,10 +361,10 @@ extension Tensor {
     }
 
     fileprivate func insertingDim(at position: Int) -> Tensor {
-        var newShape = Array(shape), newStrides = Array(strides)
-        newShape.insert(1, at: position)
-        newStrides.insert(0, at: position)
-        return Tensor(data: data, dtype: dtype, shape: Dims(newShape), strides: Dims(newStrides))
+        var result = self
+        result.shape.insert(1, at: position)
+        result.strides.insert(0, at: position)
+        return result
     }
 
     /// The elements of an (n,) tensor of float32 or float64.

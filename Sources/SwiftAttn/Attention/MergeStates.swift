@@ -31,10 +31,14 @@ public func mergeAttentionStates(outs: [Tensor], lses: [Tensor], out: Tensor, ls
     }
     try out.expectOutput(like: part, "out", as: "outs[0]")
     try lse.expectOutput(like: state, "lse", as: "lses[0]")
-    let numbered = { (name: String, parts: [Tensor]) in parts.indices.map { ("\(name)[\($0)]", Optional(parts[$0])) } }
-    try checkAliasing(outputs: [("out", out)], inputs: numbered("lses", lses), inPlace: numbered("outs", outs))
-    try checkAliasing(outputs: [("lse", lse)], inputs: numbered("outs", outs), inPlace: numbered("lses", lses))
-    try checkAliasing(outputs: [("out", out), ("lse", lse)], inputs: [] as [(String, Tensor?)])
+    let written = (out: Output("out", out), lse: Output("lse", lse))
+    for n in outs.indices {
+        try written.out?.expectApart(from: lses[n], "lses[\(n)]")
+        try written.out?.expectApart(fromOrSameAs: outs[n], "outs[\(n)]")
+        try written.lse?.expectApart(from: outs[n], "outs[\(n)]")
+        try written.lse?.expectApart(fromOrSameAs: lses[n], "lses[\(n)]")
+    }
+    try written.out?.expectApart(from: lse, "lse")
     if lse.isEmpty { return }
     if part.dtype == .float64 {
         try run(Double.self, outs, lses, out, lse)

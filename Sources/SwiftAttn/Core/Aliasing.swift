@@ -54,25 +54,37 @@ extension Tensor {
     }
 }
 
-/// No output may overlap an input or another output; `allowed` inputs may be the very output (element-wise work in place).
-func checkAliasing<Name: CustomStringConvertible>(outputs: [(StaticString, Tensor?)], inputs: [(Name, Tensor?)],
-                                                  inPlace: [(Name, Tensor?)] = []) throws(Failure) {
-    for (i, (name, output)) in outputs.enumerated() {
-        guard let output else { continue }
-        for (other, input) in inputs {
-            if let input, output.overlaps(input) {
-                throw Failure(.aliasing, "\(name): overlaps \(other), expected memory of its own")
-            }
+/// An output of a call, to be held against everything else that the call touches before anything is written.
+struct Output {
+    private let name: StaticString
+    private let tensor: Tensor
+    private let span: (lower: Int, upper: Int)?
+
+    /// nil without a tensor: an output that was not asked for.
+    init?(_ name: StaticString, _ tensor: Tensor?) {
+        guard let tensor else { return nil }
+        self.name = name
+        self.tensor = tensor
+        span = tensor.isEmpty ? (0, 0) : tensor.byteSpan
+    }
+
+    private func overlaps(_ other: Tensor) -> Bool {
+        if other.isEmpty { return false }
+        guard let a = span, let b = other.byteSpan else { return true }
+        return a.lower < b.upper && b.lower < a.upper && tensor.overlaps(other)
+    }
+
+    /// Inputs and other outputs must lie elsewhere.
+    func expectApart(from other: Tensor?, _ otherName: @autoclosure () -> String) throws(Failure) {
+        if let other, overlaps(other) {
+            throw Failure(.aliasing, "\(name): overlaps \(otherName()), expected memory of its own")
         }
-        for (other, input) in inPlace {
-            if let input, output.overlaps(input), !output.isSameView(as: input) {
-                throw Failure(.aliasing, "\(name): overlaps \(other) without being the same view")
-            }
-        }
-        for (other, second) in outputs[(i + 1)...] {
-            if let second, output.overlaps(second) {
-                throw Failure(.aliasing, "\(name): overlaps \(other), expected memory of its own")
-            }
+    }
+
+    /// An input that is read where the output is written may be the very output (work in place).
+    func expectApart(fromOrSameAs other: Tensor?, _ otherName: @autoclosure () -> String) throws(Failure) {
+        if let other, overlaps(other), !tensor.isSameView(as: other) {
+            throw Failure(.aliasing, "\(name): overlaps \(otherName()) without being the same view")
         }
     }
 }

@@ -41,8 +41,31 @@ public struct Dims: RandomAccessCollection, Sendable, ExpressibleByArrayLiteral,
         count += 1
     }
 
-    public static func == (a: Dims, b: Dims) -> Bool { a.elementsEqual(b) }
-    public static func != (a: Dims, b: Dims) -> Bool { !a.elementsEqual(b) }
+    /// The first ones, without the last `dropped`.
+    func droppingLast(_ dropped: Int) -> Dims {
+        precondition(dropped <= count, "more dims dropped than there are")
+        var result = self
+        result.count -= dropped
+        return result
+    }
+
+    mutating func insert(_ value: Int, at position: Int) {
+        append(value)
+        var i = count - 1
+        while i > position {
+            storage[i] = storage[i - 1]
+            i -= 1
+        }
+        storage[position] = value
+    }
+
+    public static func == (a: Dims, b: Dims) -> Bool {
+        if a.count != b.count { return false }
+        for i in 0..<a.count where a.storage[i] != b.storage[i] { return false }
+        return true
+    }
+
+    public static func != (a: Dims, b: Dims) -> Bool { !(a == b) }
 
     /// As NumPy writes shapes: `(2, 3)`, `(5,)`.
     public var description: String {

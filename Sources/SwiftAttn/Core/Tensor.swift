@@ -43,7 +43,7 @@ public struct Tensor: @unchecked Sendable {
 
     /// Shape and strides without the last `count` dims.
     func leading(_ count: Int) -> (shape: Dims, strides: Dims) {
-        (Dims(shape.dropLast(count)), Dims(strides.dropLast(count)))
+        (shape.droppingLast(count), strides.droppingLast(count))
     }
 }
 

@@ -46,8 +46,8 @@ private func activate(_ activation: attn_activation, _ x: Tensor, _ name: Static
         try up.expect(shape: x.shape, "up")
     }
     try out.expectOutput(like: x, "out", as: name)
-    let inputs: [(StaticString, Tensor?)] = [(name, x), ("up", up)]
-    try checkAliasing(outputs: [("out", out)], inputs: [], inPlace: inputs)
+    try Output("out", out)?.expectApart(fromOrSameAs: x, "\(name)")
+    try Output("out", out)?.expectApart(fromOrSameAs: up, "up")
     if out.isEmpty { return }
 
     /* The order of elements does not matter: out's own makes the rows long and their elements neighbours. */

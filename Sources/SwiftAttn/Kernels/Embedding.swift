@@ -28,7 +28,10 @@ public func embedding(_ ids: Tensor, table: Tensor, residual: Tensor? = nil, out
     try out.expect(dtype: table.dtype, "out", as: "table")
     try out.expect(shape: shape, "out")
     _ = try out.checkedOutput("out")
-    try checkAliasing(outputs: [("out", out)], inputs: [("ids", ids), ("table", table)], inPlace: [("residual", added)])
+    let written = Output("out", out)
+    try written?.expectApart(from: ids, "ids")
+    try written?.expectApart(from: table, "table")
+    try written?.expectApart(fromOrSameAs: added, "residual")
     try checkIDs(ids, rows: table.shape[0])
     if out.isEmpty { return }
     if table.dtype == .float64 {

@@ -36,7 +36,10 @@ private func normalize(_ x: Tensor, weight: Tensor?, bias: Tensor?, eps: Double,
     }
     guard eps >= 0, eps.isFinite else { throw .argument("eps: expected a finite number of at least 0, got \(eps)") }
     try out.expectOutput(like: x, "out", as: "x")
-    try checkAliasing(outputs: [("out", out)], inputs: [("weight", weight), ("bias", bias)], inPlace: [("x", x)])
+    let written = Output("out", out)
+    try written?.expectApart(from: weight, "weight")
+    try written?.expectApart(from: bias, "bias")
+    try written?.expectApart(fromOrSameAs: x, "x")
     if out.isEmpty { return }
     if x.dtype == .float64 {
         try run(Double.self, x, weight, bias, eps, centred, out)

@@ -19,7 +19,7 @@ public func softmax(_ x: Tensor, axis: Int = -1, out: Tensor) throws(Failure) {
         throw .argument("axis: expected \(-x.rank) to \(x.rank - 1), got \(axis)")
     }
     try out.expectOutput(like: x, "out", as: "x")
-    try checkAliasing(outputs: [("out", out)], inputs: [], inPlace: [("x", x)])
+    try Output("out", out)?.expectApart(fromOrSameAs: x, "x")
     if out.isEmpty { return }
 
     let dim = axis < 0 ? axis + x.rank : axis

@@ -31,8 +31,11 @@ public func linear(_ x: Tensor, weight: Tensor, bias: Tensor? = nil, residual: T
     }
     try out.expect(shape: shape, "out")
     _ = try out.checkedOutput("out")
-    try checkAliasing(outputs: [("out", out)], inputs: [("x", x), ("weight", weight), ("bias", bias)],
-                      inPlace: [("residual", residual)])
+    let written = Output("out", out)
+    try written?.expectApart(from: x, "x")
+    try written?.expectApart(from: weight, "weight")
+    try written?.expectApart(from: bias, "bias")
+    try written?.expectApart(fromOrSameAs: residual, "residual")
 
     let wide = try residual?.broadcast(toShape: shape, "residual")
     let rows = Rows(of: [x, out] + (wide.map { [$0] } ?? []))
