@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import math
 import sys
 import time
 from pathlib import Path
@@ -105,14 +105,7 @@ def as_json(result: Result, measured: dict[str, Any] | None, isa: str) -> dict[s
         "best_peer": result.best_peer,
         "ratio": result.ratio(result.best_peer),
         "median_round_ratio": result.round_ratio(result.best_peer),
-        "contenders": {
-            name: {
-                **vars(outcome),
-                "rms_error": outcome.rms_error if math.isfinite(outcome.rms_error) else None,
-                "seconds": outcome.seconds if outcome.rounds else None,
-            }
-            for name, outcome in result.outcomes.items()
-        },
+        "contenders": {name: outcome.as_json() for name, outcome in result.outcomes.items()},
         "skipped": result.skipped,
     }
 
@@ -172,7 +165,8 @@ def main() -> int:
     for worker in team:
         worker.stop()
     if limits:
-        limits.measure()
+        with contextlib.suppress(WorkerFailure):  # the first measurement stands
+            limits.measure()
         limits.stop()
     measured = limits and limits.measured
 
@@ -195,9 +189,8 @@ def main() -> int:
         bars=verdicts,
     )
     draw(words.json.parent, results, console)
-    console.print(
-        f"{words.json}, the same as text and the plots beside it; {len(results)} cases in {time.time() - start:.0f} seconds"
-    )
+    seconds = time.time() - start
+    console.print(f"{words.json}, its text and its plots beside it; {len(results)} cases in {seconds:.0f} seconds")
     return 0 if all(result.ours or result.skipped.get(OURS) == measure.NO_KERNEL for result in results) else 1
 
 

@@ -15,7 +15,7 @@ AGREEMENT = {
     ("float16", "highest"): 3e-3,
 }
 
-# The check computes this many flops in float64 and no more than every n-th row beyond: it should not outlast the timing.
+# The check computes about this many flops in float64, beyond that every n-th row: it should not outlast the timing.
 REFERENCE_FLOPS = 2e10
 REFERENCE_ELEMENTS = 2**20  # of the row kernels, whose erf NumPy computes one number at a time
 

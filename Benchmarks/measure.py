@@ -6,7 +6,7 @@ import math
 import statistics
 import time
 from dataclasses import dataclass, field
-from typing import Callable
+from typing import Any, Callable
 
 import numpy as np
 
@@ -35,18 +35,41 @@ NO_KERNEL = "no kernel"
 
 @dataclass
 class Outcome:
-    """What one contender did at one case."""
+    """What one contender did at one case. Its fastest formulation with a right result stands for it."""
 
-    formulation: str
-    tried: dict[str, float]
+    tried: dict[str, float]  # seconds of a first trial, by formulation
     refused: dict[str, str]
-    rms_error: float
-    agrees: bool
-    rounds: list[float] = field(default_factory=list)  # the fastest call of each round, in seconds
+    errors: dict[str, float]  # relative RMS, of the formulations that play
+    right: set[str]  # those with the right result
+    times: list[dict[str, float]] = field(default_factory=list)  # by round: the fastest call of each in seconds
+
+    @property
+    def formulation(self) -> str:
+        candidates = self.right or self.errors
+        return min(candidates, key=lambda label: min([times[label] for times in self.times] or [self.tried[label]]))
+
+    @property
+    def rms_error(self) -> float:
+        return self.errors[self.formulation]
+
+    @property
+    def rounds(self) -> list[float]:
+        return [times[self.formulation] for times in self.times]
 
     @property
     def seconds(self) -> float:
-        return min(self.rounds, default=math.nan)
+        return min(self.rounds)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "formulation": self.formulation,
+            "right": bool(self.right),
+            "seconds": self.seconds if self.times else None,
+            "errors": {label: error if math.isfinite(error) else None for label, error in self.errors.items()},
+            "rounds": self.times,
+            "tried": self.tried,
+            "refused": self.refused,
+        }
 
 
 @dataclass
@@ -58,7 +81,7 @@ class Result:
     def agreeing(self, name: str) -> Outcome | None:
         """The contender's outcome if it may be compared: timed, with a right result."""
         outcome = self.outcomes.get(name)
-        return outcome if outcome and outcome.agrees and outcome.rounds else None
+        return outcome if outcome and outcome.right and outcome.times else None
 
     @property
     def ours(self) -> Outcome | None:
@@ -120,14 +143,18 @@ def run(case: Case, team: list[Worker], examiner: Examiner, pace: Pace, stage: C
 def _prepare(case: Case, worker: Worker, exact: np.ndarray) -> Outcome | str:
     """The outcome without times, or why there is none."""
     answer = worker.ask("prepare", case)
-    if answer["chosen"] is None:
+    if not answer["playing"]:
         return "; ".join(answer["refused"].values()) or NO_KERNEL
-    error = reference.rms_error(worker.ask("result", case.check_step, case.width), exact)
-    return Outcome(answer["chosen"], answer["tried"], answer["refused"], error, error <= case.agreement)
+    errors = {
+        label: reference.rms_error(worker.ask("result", label, case.check_step, case.width), exact)
+        for label in answer["playing"]
+    }
+    right = {label for label, error in errors.items() if error <= case.agreement}
+    return Outcome(answer["tried"], answer["refused"], errors, right)
 
 
 def _time(result: Result, team: list[Worker], pace: Pace, stage: Callable[[str], None]) -> None:
-    playing = [worker for worker in team if worker.name in result.outcomes and result.outcomes[worker.name].agrees]
+    playing = [worker for worker in team if worker.name in result.outcomes and result.outcomes[worker.name].right]
     end = time.perf_counter() + pace.budget_seconds
     for round_ in range(pace.rounds):
         if round_ >= MIN_ROUNDS and time.perf_counter() > end:
@@ -135,11 +162,11 @@ def _time(result: Result, team: list[Worker], pace: Pace, stage: Callable[[str],
         stage(f"round {round_ + 1}")
         for worker in list(playing):
             try:
-                seconds = worker.ask("fastest", pace.slice_seconds)
+                times = worker.ask("fastest", pace.slice_seconds)
             except WorkerFailure as failure:
                 result.skipped[worker.name] = str(failure)
                 del result.outcomes[worker.name]
                 playing.remove(worker)
                 continue
-            result.outcomes[worker.name].rounds.append(seconds)
+            result.outcomes[worker.name].times.append(times)
             worker.settle()

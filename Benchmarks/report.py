@@ -55,7 +55,7 @@ def outcome_line(result: Result) -> Text:
 
 def _why_not(result: Result, name: str) -> str:
     outcome = result.outcomes.get(name)
-    if outcome and not outcome.agrees:
+    if outcome and not outcome.right:
         return f"wrong (error {outcome.rms_error:.1e})"
     return result.skipped.get(name, "not here")
 
@@ -111,7 +111,7 @@ def _time(result: Result, name: str) -> Text:
     outcome = result.outcomes.get(name)
     if outcome is None:
         return Text("–", "dim")
-    if not outcome.agrees:
+    if not outcome.right:
         return Text("wrong", "red")
     best = name == OURS or name == result.best_peer
     return Text(duration(outcome.seconds), "bold" if best else "")

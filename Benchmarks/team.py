@@ -84,7 +84,7 @@ class Worker:
         return answer
 
     def settle(self) -> None:
-        """Waits until the process leaves the processors alone: threads that still spin would slow the next contender."""
+        """Waits until the process leaves the processors alone: spinning threads would slow the next contender."""
         clock = (~self._process.pid << 3) | 2  # Linux' CPU-time clock of another process
         end = time.perf_counter() + QUIET_LIMIT
         used, now = time.clock_gettime(clock), time.perf_counter()

@@ -8,7 +8,7 @@ import math
 import sys
 import time
 from multiprocessing.connection import Connection
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +17,8 @@ from cases import Case
 from contenders import Call
 
 BATCH_SECONDS = 2e-4  # calls shorter than this are timed several at once: a clock is not finer than that
-TRIAL_SECONDS = 0.05  # per formulation, to find the fastest
+TRIAL_SECONDS = 0.03  # per formulation, to find those worth more
+HOPELESS = 3.0  # a formulation so many times slower than the fastest is timed no further
 
 
 class Contender:
@@ -28,60 +29,66 @@ class Contender:
         self._facts = self._module.start(threads)
         self._data: Case | None = None
         self._arrays: dict[str, np.ndarray] = {}
-        self._call: Call | None = None
-        self._batch = 1
+        self._playing: dict[str, Timed] = {}
 
     def facts(self) -> dict[str, Any]:
         return self._facts
 
     def prepare(self, case: Case) -> dict[str, Any]:
-        """Chooses the fastest formulation; the answer has the seconds of each, and why others were refused."""
-        self._call = None
+        """Tries the formulations; the answer has the seconds of each, which play on, and why others were refused."""
+        self._playing.clear()
         if self._data != case.data:
             self._arrays.clear()
             gc.collect()  # the old arrays go before the new ones come
             self._data, self._arrays = case.data, inputs.make(case)
         tried: dict[str, float] = {}
         refused: dict[str, str] = {}
-        fastest = None
         for label, build in self._module.formulations(case, self._arrays).items():
             try:
-                self._call = build()
-                self._batch = _batch(self._call)
-                tried[label] = self.fastest(TRIAL_SECONDS)
+                timed = Timed(build())
+                tried[label] = timed.fastest(TRIAL_SECONDS)
+                self._playing[label] = timed
             except Exception as error:  # whatever a library raises at what it does not support
                 refused[label] = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-                continue
-            if tried[label] == min(tried.values()):
-                fastest = self._call, self._batch
-        self._call, self._batch = fastest or (None, 1)
-        return {"tried": tried, "refused": refused, "chosen": min(tried, key=tried.get, default=None)}
+        for label, seconds in tried.items():
+            if seconds > HOPELESS * min(tried.values()):
+                del self._playing[label]
+        return {"tried": tried, "refused": refused, "playing": list(self._playing)}
 
-    def result(self, step: int, width: int) -> np.ndarray:
+    def result(self, label: str, step: int, width: int) -> np.ndarray:
         """Every step-th row of the result, float32."""
-        rows = self._call.read(self._call.run()).reshape(-1, width)[::step]
+        call = self._playing[label].call
+        rows = call.read(call.run()).reshape(-1, width)[::step]
         return np.ascontiguousarray(rows, np.float32)
+
+    def fastest(self, seconds: float) -> dict[str, float]:
+        """Seconds of the fastest call of each formulation that plays."""
+        return {label: timed.fastest(seconds) for label, timed in self._playing.items()}
+
+
+class Timed:
+    """A call and how many runs of it to time at once."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self._batch = 1
+        call.run()  # the first run may still prepare something
+        self._batch = max(1, math.ceil(BATCH_SECONDS / self._measure()))
 
     def fastest(self, seconds: float) -> float:
         """Seconds of the fastest call among those that begin within `seconds`."""
         end = time.perf_counter() + seconds
-        best = _measure(self._call.run, self._batch)
+        best = self._measure()
         while time.perf_counter() < end:
-            best = min(best, _measure(self._call.run, self._batch))
-        return best / self._call.calls
+            best = min(best, self._measure())
+        return best / self.call.calls
 
-
-def _measure(run: Callable[[], Any], batch: int) -> float:
-    start = time.perf_counter()
-    for _ in range(batch):
-        run()
-    return (time.perf_counter() - start) / batch
-
-
-def _batch(call: Call) -> int:
-    """How many runs to time at once. The first run, which may still prepare something, does not count."""
-    call.run()
-    return max(1, math.ceil(BATCH_SECONDS / _measure(call.run, 1)))
+    def _measure(self) -> float:
+        run = self.call.run
+        start = time.perf_counter()
+        for _ in range(self._batch):
+            run()
+        return (time.perf_counter() - start) / self._batch
 
 
 def serve(connection: Connection, subject: Any) -> None:

@@ -5,9 +5,9 @@ A module has two functions:
     start(threads) -> dict of version and facts     raises ImportError if the package is not installed
     formulations(case, inputs) -> {label: build}    empty if it has no kernel for the case
 
-A formulation is one way to ask a library for the same result; the fastest one stands for the library, so that ours
-is compared with what a peer can do rather than with its slowest entry point. `build()` prepares it and returns a Call;
-one that raises counts as not supported.
+A formulation is one way to ask a library for the same result, the plainest first. The fastest one stands for the
+library, so that ours is compared with what a peer can do rather than with one of its entry points. `build()` prepares
+it and returns a Call; one that raises counts as not supported.
 """
 
 from __future__ import annotations

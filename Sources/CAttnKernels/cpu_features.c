@@ -18,7 +18,10 @@ bool attn_cpu_has_avx512(void) {
   return attn_cpu_has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
       && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+
+bool attn_cpu_has_avx512_bf16(void) { return attn_cpu_has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 #else
+bool attn_cpu_has_avx512_bf16(void) { return false; }
 bool attn_cpu_has_avx2(void) { return false; }
 bool attn_cpu_has_avx512(void) { return false; }
 #endif

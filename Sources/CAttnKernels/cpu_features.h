@@ -4,4 +4,5 @@
 #include <stdbool.h>
 bool attn_cpu_has_avx2(void);   /* AVX2, FMA, F16C, and the system saves ymm */
 bool attn_cpu_has_avx512(void); /* AVX-512 F, BW, DQ, VL besides, and the system saves zmm */
+bool attn_cpu_has_avx512_bf16(void); /* AVX512-BF16 besides */
 #endif

@@ -11,9 +11,11 @@
 
 #define DECLARE(isa, has) extern const attn_kernels attn_kernels_##isa##_float, attn_kernels_##isa##_double;
 ATTN_ISA_LIST(DECLARE)
+#define DECLARE_BF16(isa, has) extern const attn_kernels attn_kernels_##isa##_bfloat16;
+ATTN_BF16_LIST(DECLARE_BF16)
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static const attn_kernels *chosen_float, *chosen_double;
+static const attn_kernels *chosen_float, *chosen_double, *chosen_bfloat16;
 static char error[160];
 
 static void choose(void) {
@@ -25,6 +27,10 @@ static void choose(void) {
     chosen_double = &attn_kernels_##isa##_double;                  \
   }
   ATTN_ISA_LIST(CHOOSE)
+  chosen_bfloat16 = chosen_float;
+#define CHOOSE_BF16(isa, has) \
+  if (chosen_float == &attn_kernels_##isa##_float && (has)) chosen_bfloat16 = &attn_kernels_##isa##_bfloat16;
+  ATTN_BF16_LIST(CHOOSE_BF16)
   if (chosen_float) return;
   char names[64] = "";
 #define LIST(isa, has) if (has) strcat(strcat(names, *names ? ", " : ""), #isa);
@@ -34,7 +40,7 @@ static void choose(void) {
 
 const attn_kernels *attn_kernels_for(attn_dtype dtype) {
   pthread_once(&once, choose);
-  return dtype == ATTN_F64 ? chosen_double : chosen_float;
+  return dtype == ATTN_F64 ? chosen_double : dtype == ATTN_BF16 ? chosen_bfloat16 : chosen_float;
 }
 
 const char *attn_isa_name(void) {

@@ -12,7 +12,7 @@
 
 #define TILE ((int)(256 / sizeof(real)))  /* lanes of a tile: 64 floats, 32 doubles; [KEYS][TILE] scores are 24 KB of L1 */
 #define KEYS 96                           /* a multiple of PRODUCT_ROWS */
-#define SUMMED 24                         /* dims of q.k in one running sum: short ones round less */
+#define SUMMED 24                         /* operands of q.k in one running sum: short ones round less */
 #define CHUNK (5 * KEYS)                  /* rounding errors grow with the chunk, merges with their number */
 
 #if REAL_IS_FLOAT
@@ -55,24 +55,29 @@ typedef struct work {
   real c;                      /* unit * log2(e), positive */
   int64_t first, last;         /* some row sees keys of [first, last) and none outside */
   int64_t all_first, all_last; /* every row sees [all_first, all_last), as far as the mask allows */
-  real *q;                     /* [head_dim][TILE] */
+  operand *q;                  /* [groups of head_dim][TILE] */
   real *s;                     /* [KEYS][TILE] */
   real *bias;                  /* [KEYS][TILE] */
   real *mask_line;             /* [KEYS] */
-  real *k_block, *v_block;     /* [KEYS][head_dim], [KEYS][value_dim]: converted, or cleaned of NaN and Inf */
+  operand *p;                  /* [groups of KEYS][TILE]; the scores themselves where operands are numbers */
+  operand *k_block;            /* [KEYS][groups of head_dim]: k where it cannot be read in place */
+  operand *v_block;            /* [groups of KEYS][value_dim]: v likewise */
+  real *values;                /* [KEYS][value_dim]: v cleaned of NaN and Inf */
   state chunk, total;
 } work;
 
 static size_t attention_scratch(const attn_problem *problem) {
   const size_t d = (size_t)problem->head_dim, dv = (size_t)problem->value_dim;
-  const size_t reals = TILE * (d + 2 * KEYS) + KEYS * (d + dv + 1);
-  return (sizeof(work) + 63) / 64 * 64 + 2 * attention_state(problem) + reals * sizeof(real) + 6 * 64;
+  const size_t reals = TILE * 2 * KEYS + KEYS * (dv + 1);
+  const size_t groups = TILE * (GROUPS(d) + GROUPS(KEYS)) + KEYS * GROUPS(d) + GROUPS(KEYS) * dv;
+  return (sizeof(work) + 63) / 64 * 64 + 2 * attention_state(problem) + reals * sizeof(real) + groups * sizeof(operand)
+      + 8 * 64;
 }
 
-static real *carve(char **at, size_t count) {
-  real *r = (real *)*at;
-  *at += (count * sizeof(real) + 63) / 64 * 64;
-  return r;
+static void *carve(char **at, size_t bytes) {
+  void *block = *at;
+  *at += (bytes + 63) / 64 * 64;
+  return block;
 }
 
 static int64_t clamp(int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; }
@@ -96,14 +101,16 @@ static work *begin(const attn_problem *P, const attn_tile *T, void *scratch) {
   work *w = scratch;
   char *at = (char *)scratch + (sizeof(work) + 63) / 64 * 64;
   const size_t d = (size_t)P->head_dim, dv = (size_t)P->value_dim;
-  w->q = carve(&at, d * TILE);
-  w->s = carve(&at, KEYS * TILE);
-  w->bias = carve(&at, KEYS * TILE);
-  w->chunk = state_in(carve(&at, (2 + dv) * TILE));
-  w->total = state_in(carve(&at, (2 + dv) * TILE));
-  w->k_block = carve(&at, KEYS * d);
-  w->v_block = carve(&at, KEYS * dv);
-  w->mask_line = carve(&at, KEYS);
+  w->q = carve(&at, GROUPS(d) * TILE * sizeof(operand));
+  w->s = carve(&at, KEYS * TILE * sizeof(real));
+  w->p = carve(&at, GROUPS(KEYS) * TILE * sizeof(operand));
+  w->bias = carve(&at, KEYS * TILE * sizeof(real));
+  w->chunk = state_in(carve(&at, attention_state(P)));
+  w->total = state_in(carve(&at, attention_state(P)));
+  w->k_block = carve(&at, KEYS * GROUPS(d) * sizeof(operand));
+  w->v_block = carve(&at, GROUPS(KEYS) * dv * sizeof(operand));
+  w->values = carve(&at, KEYS * dv * sizeof(real));
+  w->mask_line = carve(&at, KEYS * sizeof(real));
 
   const attn_sequence *S = T->sequence;
   const int64_t group = P->q_heads / P->kv_heads;
@@ -144,7 +151,7 @@ static work *begin(const attn_problem *P, const attn_tile *T, void *scratch) {
     w->head[r] = w->head[0];
     w->slope[r] = 0;
   }
-  load_transposed(P->dtype, q_row, w->rows, P->q.element, P->head_dim, w->q, TILE);
+  operands_transposed(P->dtype, q_row, w->rows, P->q.element, P->head_dim, w->q, TILE, w->k_block);
 
   /* Scores stay raw products where only a scale is to come; c then carries it. Terms in natural units need s in natural
    * units, and so do scales that are not positive or leave float's comfortable range. */
@@ -228,18 +235,12 @@ static bool boundary(const work *w, int64_t key, int64_t n) {
 /* s[j][row] for keys [key, key + n): raw products if nothing but the scale is to come, else natural units. */
 static void scores(work *w, int64_t key, int64_t n, terms until) {
   const attn_problem *P = w->problem;
-  const int64_t size = (int64_t)attn_dtype_size(P->dtype);
-  const real *row[KEYS];
-  const char *k = w->k + key * P->k.row * size;
-  const bool convert = size != sizeof(real);
-  for (int64_t j = 0; j < n; j++) {
-    const char *from = k + j * P->k.row * size;
-    if (convert) load_row(P->dtype, from, P->k.element, P->head_dim, w->k_block + j * P->head_dim);
-    row[j] = convert ? w->k_block + j * P->head_dim : (const real *)from;
-  }
-  const int64_t step = convert ? 1 : P->k.element;
-  for (int64_t d = 0; d == 0 || d < P->head_dim; d += SUMMED) {
-    const int64_t some = P->head_dim - d < SUMMED ? P->head_dim - d : SUMMED;
+  const char *k = w->k + key * P->k.row * (int64_t)attn_dtype_size(P->dtype);
+  const operand *row[KEYS];
+  const int64_t groups = GROUPS(P->head_dim);
+  const int64_t step = operand_rows(P->dtype, k, P->k.row, P->k.element, n, P->head_dim, w->k_block, row);
+  for (int64_t d = 0; d == 0 || d < groups; d += SUMMED) {
+    const int64_t some = groups - d < SUMMED ? groups - d : SUMMED;
     product_block(n, w->vecs, some, row, step, w->q + d * TILE, TILE, w->s, TILE, d > 0);
     for (int64_t j = 0; j < n; j++) row[j] += some * step;
   }
@@ -308,16 +309,12 @@ static void drop(work *w, int64_t key, int64_t n) {
 
 /* ---- values ---- */
 
-/* Whether keys [key, key + n) hold a NaN or Inf value. */
-static bool values_finite(const real *const *row, int64_t n, int64_t dv, int64_t step) {
+static bool all_finite(const real *x, int64_t count) {
   vec zero = {0};
   real rest = 0;
-  for (int64_t j = 0; j < n; j++) {
-    int64_t d = 0;
-    if (step == 1)
-      for (; d + LANES <= dv; d += LANES) zero += v_load(row[j] + d) * 0;
-    for (; d < dv; d++) rest += row[j][d * step] * 0;
-  }
+  int64_t i = 0;
+  for (; i + LANES <= count; i += LANES) zero += v_load(x + i) * 0;
+  for (; i < count; i++) rest += x[i] * 0;
   return !v_any(zero != zero) && rest == rest;
 }
 
@@ -326,41 +323,42 @@ static bool sees(const work *w, int r, int64_t key, int64_t j) {
       && (!w->sequence->mask || w->bias[j * TILE + r] > -INFINITE);
 }
 
-/* o += p v. Where some rows do not see some keys, p = 0 must hide NaN and Inf values: 0 * NaN would not. Such elements are
- * then left out of the product and added to the rows that see them. */
-static void accumulate(work *w, state *state, int64_t key, int64_t n) {
+/* Where some rows do not see some keys, p = 0 must hide NaN and Inf values: 0 * NaN would not. Such elements become 0 in
+ * w->values and are added to the rows that see them. False: there are none. */
+static bool set_apart_nonfinite(work *w, state *state, int64_t key, int64_t n) {
   const attn_problem *P = w->problem;
   const int64_t size = (int64_t)attn_dtype_size(P->dtype), dv = P->value_dim;
-  const char *v = w->v + key * P->v.row * size;
-  const bool convert = size != sizeof(real);
-  const real *row[KEYS];
-  int64_t step = convert ? 1 : P->v.element;
-  int64_t row_step = convert ? dv : P->v.row;
+  bool any = false;
   for (int64_t j = 0; j < n; j++) {
-    const char *from = v + j * P->v.row * size;
-    if (convert) load_row(P->dtype, from, P->v.element, dv, w->v_block + j * dv);
-    row[j] = convert ? w->v_block + j * dv : (const real *)from;
+    real *value = w->values + j * dv;
+    load_row(P->dtype, w->v + (key + j) * P->v.row * size, P->v.element, dv, value);
+    if (all_finite(value, dv)) continue;
+    any = true;
+    for (int64_t d = 0; d < dv; d++) {
+      const real x = value[d];
+      if (x * 0 == 0) continue;
+      value[d] = 0;
+      for (int r = 0; r < w->rows; r++)
+        if (sees(w, r, key, j)) state->o[d * TILE + r] += w->s[j * TILE + r] * x;
+    }
   }
-  if ((w->sequence->mask || boundary(w, key, n)) && !values_finite(row, n, dv, step)) {
-    for (int64_t j = 0; j < n; j++)
-      for (int64_t d = 0; d < dv; d++) {
-        const real x = row[j][d * step];
-        const bool finite = x * 0 == 0;
-        if (!finite)
-          for (int r = 0; r < w->rows; r++)
-            if (sees(w, r, key, j)) state->o[d * TILE + r] += w->s[j * TILE + r] * x;
-        w->v_block[j * dv + d] = finite ? x : 0;
-      }
-    for (int64_t j = 0; j < n; j++) row[j] = w->v_block + j * dv;
-    step = 1;
-    row_step = dv;
-  }
-  /* As a product: rows = value dims, sum over keys. */
-  const real *column[PRODUCT_SUMS];
+  return any;
+}
+
+/* o += p v: as a product, rows = value dims, sum over keys. */
+static void accumulate(work *w, state *state, int64_t key, int64_t n) {
+  const attn_problem *P = w->problem;
+  const int64_t dv = P->value_dim;
+  const bool apart = (w->sequence->mask || boundary(w, key, n)) && set_apart_nonfinite(w, state, key, n);
+  const void *v = w->v + key * P->v.row * (int64_t)attn_dtype_size(P->dtype);
+  const column_operands columns = apart ? operand_columns(REAL_DTYPE, w->values, dv, 1, n, dv, w->v_block)
+                                        : operand_columns(P->dtype, v, P->v.row, P->v.element, n, dv, w->v_block);
+  const operand *p = operand_lanes(w->s, n, w->vecs, TILE, w->p);
+  const operand *column[PRODUCT_SUMS];
   for (int64_t d = 0; d < dv; d += PRODUCT_SUMS) {
     const int64_t some = dv - d < PRODUCT_SUMS ? dv - d : PRODUCT_SUMS;
-    for (int64_t i = 0; i < some; i++) column[i] = row[0] + (d + i) * step;
-    product_block(some, w->vecs, n, column, row_step, w->s, TILE, state->o + d * TILE, TILE, true);
+    for (int64_t i = 0; i < some; i++) column[i] = columns.first + (d + i) * columns.next;
+    product_block(some, w->vecs, GROUPS(n), column, columns.step, p, TILE, state->o + d * TILE, TILE, true);
   }
 }
 

@@ -1,38 +1,46 @@
 /* The parts of a blocked matrix product that know vectors: packing, the register tile, the epilogue. */
 
 #define GEMM_NR (PRODUCT_VECS * LANES)
+#define GEMM_LINE 256 /* the driver's blocks of k are not longer */
 
 static void pack_b(attn_dtype dtype, const attn_matrix *b, int64_t k, int64_t columns, void *panel) {
   const int64_t size = (int64_t)attn_dtype_size(dtype);
   const char *from = b->data;
-  real *to = panel;
+  operand *to = panel;
   if (b->row == 1 && k > 1) { /* columns are contiguous, as in x . weight^T */
     const void *row[GEMM_NR];
+    operand line[GEMM_LINE];
     for (int64_t j = 0; j < columns; j++) row[j] = from + j * b->column * size;
-    load_transposed(dtype, row, columns, 1, k, to, GEMM_NR);
+    operands_transposed(dtype, row, columns, 1, k, to, GEMM_NR, line);
     const int64_t filled = (columns + LANES - 1) / LANES * LANES;
-    for (int64_t p = 0; filled < GEMM_NR && p < k; p++)
-      memset(to + p * GEMM_NR + filled, 0, (size_t)(GEMM_NR - filled) * sizeof(real));
+    for (int64_t g = 0; filled < GEMM_NR && g < GROUPS(k); g++)
+      memset(to + g * GEMM_NR + filled, 0, (size_t)(GEMM_NR - filled) * sizeof *to);
     return;
   }
-  for (int64_t p = 0; p < k; p++, to += GEMM_NR) {
-    load_row(dtype, from + p * b->row * size, b->column, columns, to);
-    for (int64_t j = columns; j < GEMM_NR; j++) to[j] = 0;
+  real lines[DEPTH][GEMM_NR];
+  for (int64_t p = 0; p < k; p += DEPTH, to += GEMM_NR) {
+    for (int64_t i = 0; i < DEPTH; i++) {
+      const int64_t filled = p + i < k ? columns : 0;
+      if (filled) load_row(dtype, from + (p + i) * b->row * size, b->column, filled, lines[i]);
+      for (int64_t j = filled; j < GEMM_NR; j++) lines[i][j] = 0;
+    }
+    const operand *packed = operand_lanes(lines[0], DEPTH, PRODUCT_VECS, GEMM_NR, to);
+    if (packed != to) memcpy(to, packed, GEMM_NR * sizeof *to);
   }
 }
 
 static void pack_a(attn_dtype dtype, const attn_matrix *a, int64_t m, int64_t k, void *block) {
   const int64_t size = (int64_t)attn_dtype_size(dtype);
   for (int64_t i = 0; i < m; i++)
-    load_row(dtype, (const char *)a->data + i * a->row * size, a->column, k, (real *)block + i * k);
+    operand_line(dtype, (const char *)a->data + i * a->row * size, a->column, k, (operand *)block + i * GROUPS(k));
 }
 
 static void multiply(int64_t m, int64_t k, const void *block, const void *panel, void *c, int64_t c_step, bool add) {
-  const real *row[PRODUCT_ROWS];
+  const operand *row[PRODUCT_ROWS];
   for (int64_t i = 0; i < m; i += PRODUCT_ROWS) {
     const int64_t some = m - i < PRODUCT_ROWS ? m - i : PRODUCT_ROWS;
-    for (int64_t r = 0; r < some; r++) row[r] = (const real *)block + (i + r) * k;
-    product_block(some, PRODUCT_VECS, k, row, 1, panel, GEMM_NR, (real *)c + i * c_step, c_step, add);
+    for (int64_t r = 0; r < some; r++) row[r] = (const operand *)block + (i + r) * GROUPS(k);
+    product_block(some, PRODUCT_VECS, GROUPS(k), row, 1, panel, GEMM_NR, (real *)c + i * c_step, c_step, add);
   }
 }
 

@@ -1,9 +1,18 @@
 /* Instantiates every template with the vocabulary and tile that the including arch file has chosen, as the table
  * attn_kernels_<ISA>_<REAL_NAME>. */
 #define PRODUCT_ROWS 6
+#ifdef OPERANDS_ARE_BF16_PAIRS
+#include "../vec/operand_bf16_pair.h"
 #include "product.h"
-#include "math.h"
 #include "pack.h"
+#include "operands_bf16_pair.h"
+#else
+#include "../vec/operand_single.h"
+#include "product.h"
+#include "pack.h"
+#include "operands_single.h"
+#endif
+#include "math.h"
 #include "attention.h"
 #include "rows.h"
 #include "gemm.h"

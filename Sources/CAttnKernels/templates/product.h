@@ -2,17 +2,20 @@
  *
  *   c[i][lane] (+)= sum over p of a[i][p * a_step] * b[p * b_step + lane]
  *
+ * An operand is a number, or a group of DEPTH numbers of which one instruction takes the scalar product; the vocabulary
+ * has the words for it (operand, v_operands, v_repeat, v_dot) and operands_*.h the ways in and out of memory.
+ *
  * Each sum starts from zero and runs over p in order, so its bits depend on n and the operands alone. The arch file
  * defines PRODUCT_VECS, the widest tile that fits the registers with PRODUCT_ROWS rows: PRODUCT_ROWS * PRODUCT_VECS
  * accumulators + PRODUCT_VECS of b + 1 of a. Where there are fewer lanes than that, taller tiles keep as many
  * multiply-adds in flight. */
 #define PRODUCT_SUMS (PRODUCT_ROWS * PRODUCT_VECS)
 #define PRODUCT_ARGUMENTS                                                                              \
-  int64_t n, const real *const *a, int64_t a_step, const real *b, int64_t b_step, real *c, int64_t c_step, bool add
+  int64_t n, const operand *const *a, int64_t a_step, const operand *b, int64_t b_step, real *c, int64_t c_step, bool add
 
 WORD void product_tile(const int rows, const int vecs, PRODUCT_ARGUMENTS) {
   vec sum[PRODUCT_SUMS][PRODUCT_VECS];
-  const real *row[PRODUCT_SUMS];
+  const operand *row[PRODUCT_SUMS];
 #pragma clang loop unroll(full)
   for (int i = 0; i < rows; i++) {
     row[i] = a[i];
@@ -20,14 +23,14 @@ WORD void product_tile(const int rows, const int vecs, PRODUCT_ARGUMENTS) {
     for (int v = 0; v < vecs; v++) sum[i][v] = (vec){0};
   }
   for (int64_t p = 0, at = 0; p < n; p++, at += a_step, b += b_step) {
-    vec lanes[PRODUCT_VECS];
+    operands lanes[PRODUCT_VECS];
 #pragma clang loop unroll(full)
-    for (int v = 0; v < vecs; v++) lanes[v] = v_load(b + v * LANES);
+    for (int v = 0; v < vecs; v++) lanes[v] = v_operands(b + v * LANES);
 #pragma clang loop unroll(full)
     for (int i = 0; i < rows; i++) {
-      vec broadcast = v_set1(row[i][at]);
+      const operands broadcast = v_repeat(row[i][at]);
 #pragma clang loop unroll(full)
-      for (int v = 0; v < vecs; v++) sum[i][v] = v_fma(broadcast, lanes[v], sum[i][v]);
+      for (int v = 0; v < vecs; v++) sum[i][v] = v_dot(broadcast, lanes[v], sum[i][v]);
     }
   }
 #pragma clang loop unroll(full)
@@ -68,7 +71,7 @@ static void product_block(int64_t rows, int64_t lane_vecs, PRODUCT_ARGUMENTS) {
   for (int64_t v = 0; v < lane_vecs; v += PRODUCT_VECS) {
     const int64_t vecs = lane_vecs - v < PRODUCT_VECS ? lane_vecs - v : PRODUCT_VECS;
     const int64_t tall = PRODUCT_SUMS / vecs;
-    const real *lanes = b + v * LANES;
+    const operand *lanes = b + v * LANES;
     real *out = c + v * LANES;
     int64_t i = 0;
     for (; i + tall <= rows; i += tall)

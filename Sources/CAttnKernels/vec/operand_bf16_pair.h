@@ -1,0 +1,20 @@
+/* Operands that are pairs of bfloat16, the first in the lower half: one instruction adds both products in float.
+ * Subnormal numbers count as 0 in it. AVX512-BF16. */
+#define DEPTH 2
+typedef uint32_t operand __attribute__((aligned(2))); /* two neighbours in memory */
+typedef __m512bh operands;
+WORD operands v_operands(const operand *p) { return (__m512bh)_mm512_loadu_si512(p); }
+WORD operands v_repeat(operand x) { return (__m512bh)_mm512_set1_epi32((int)x); }
+WORD vec v_dot(operands a, operands b, vec c) { return (vec)_mm512_dpbf16_ps((__m512)c, a, b); }
+/* Pairs (low[i], high[i]) of bfloat16. */
+WORD void v_store_neighbours(operand *p, const uint16_t *low, const uint16_t *high) {
+  const __m512i a = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)low));
+  const __m512i b = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)high));
+  _mm512_storeu_si512(p, _mm512_or_si512(a, _mm512_slli_epi32(b, 16)));
+}
+/* The same of floats, rounded to nearest even. */
+WORD void v_store_pairs(operand *p, vec low, vec high) {
+  const __m512i a = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)low));
+  const __m512i b = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)high));
+  _mm512_storeu_si512(p, _mm512_or_si512(a, _mm512_slli_epi32(b, 16)));
+}
