@@ -1,15 +1,16 @@
 /* Blocked matrix product: loops, packing and threads around the register tile.
  *
- * C is cut in tiles of MC x NC that threads take one by one; each is summed over blocks of KC in order, in a float tile
- * of its own, and finished once. The order of a sum depends on k alone, so the result does not depend on the cutting,
- * the threads or the number of rows. */
+ * C is cut in tiles of mc x nc that threads take one by one. Every sum runs over blocks of KC in order, each block's sum
+ * from zero, in a tile of floats that is finished once. The order of a sum depends on k alone, so the result does not
+ * depend on the cutting, the threads or the number of rows. */
 #include "kernels.h"
 #include "scratch.h"
 #include "threads.h"
 
-#define KC 128 /* short sums round less: half the error of 512; a panel of KC x 64 floats is 32 KB of L1 */
-#define MC 384 /* a multiple of 6; MC x KC floats of a are 192 KB of L2 */
-#define NC 512 /* a multiple of every nr; MC x NC sums are 768 KB, touched once for each block of k */
+#define KC 128            /* short sums round less: half the error of 512; a panel of KC x 64 floats is 32 KB of L1 */
+#define MC 1032           /* a multiple of 6: so many rows share a packed panel of b; MC x KC floats of a are 516 KB */
+#define NC 256            /* a multiple of every nr; MC x NC sums are 1 MB, touched once for each block of k */
+#define RESIDENT (1 << 19) /* bytes of a that may be packed for all of k: then b streams through panel by panel, once */
 
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 
@@ -17,6 +18,7 @@ typedef struct job {
   const attn_gemm *gemm;
   const attn_kernels *kernels;
   int64_t row_tiles, column_tiles, mc, nc; /* mc x nc: what a task computes of C */
+  bool resident;
   size_t a_size, b_size, each; /* bytes of a thread's buffers: a, b, sums */
   char *scratch;
 } job;
@@ -29,30 +31,76 @@ static attn_matrix at(const attn_matrix *x, int64_t i, int64_t j, int64_t size) 
   return (attn_matrix){ (const char *)x->data + (i * x->row + j * x->column) * size, x->row, x->column };
 }
 
+/* One task at work: rows [i0, i0 + m), columns [j0, j0 + n) of entry `entry`. */
+typedef struct tile {
+  const job *job;
+  int64_t entry, i0, j0, m, n;
+  char *a, *b, *sums;
+} tile;
+
+/* Bytes of `count` elements along k, in operands. */
+static int64_t operands(const attn_kernels *kernels, int64_t count) {
+  return over(count, kernels->depth) * kernels->operand_size;
+}
+
+static void pack_rows(const tile *t, int64_t p0, int64_t k, char *block) {
+  const attn_gemm *g = t->job->gemm;
+  const attn_matrix a = at(&g->a[t->entry], t->i0, p0, (int64_t)attn_dtype_size(g->dtype));
+  t->job->kernels->pack_a(g->dtype, &a, t->m, k, block);
+}
+
+/* sums (+)= a[., p0 : p0 + k] . b of one panel */
+static void multiply_panel(const tile *t, int64_t panel, int64_t p0, int64_t k, const char *a_block, char *sums,
+                           int64_t sums_step) {
+  const attn_gemm *g = t->job->gemm;
+  const attn_kernels *kernels = t->job->kernels;
+  const int64_t nr = kernels->nr;
+  const char *packed = g->packed_b;
+  if (packed) {
+    packed += (t->j0 / nr + panel) * operands(kernels, g->k) * nr + operands(kernels, p0) * nr;
+  } else {
+    const attn_matrix b = at(&g->b[t->entry], p0, t->j0 + panel * nr, (int64_t)attn_dtype_size(g->dtype));
+    kernels->pack_b(g->dtype, &b, k, MIN(nr, t->n - panel * nr), t->b);
+    packed = t->b;
+  }
+  kernels->multiply(t->m, k, a_block, packed, sums, sums_step, p0 > 0);
+}
+
+static void finish(const tile *t, int64_t column, int64_t columns, const char *sums, int64_t sums_step) {
+  const attn_gemm *g = t->job->gemm;
+  const int64_t size = (int64_t)attn_dtype_size(g->dtype), j = t->j0 + column;
+  const attn_matrix c = at(&g->c[t->entry], t->i0, j, size);
+  const attn_matrix residual = g->residual ? at(&g->residual[t->entry], t->i0, j, size) : c;
+  const char *bias = g->bias ? (const char *)g->bias + j * g->bias_stride * size : NULL;
+  t->job->kernels->finish(g, sums, sums_step, &c, g->residual ? &residual : NULL, bias, t->m, columns);
+}
+
 static void run_tile(void *context, int64_t task, int thread) {
   const job *J = context;
   const attn_gemm *g = J->gemm;
   const attn_kernels *kernels = J->kernels;
-  const int64_t entry = task / (J->row_tiles * J->column_tiles);
   const int64_t i0 = task / J->column_tiles % J->row_tiles * J->mc, j0 = task % J->column_tiles * J->nc;
-  char *a_block = J->scratch + J->each * (size_t)thread, *b_panel = a_block + J->a_size, *sums = b_panel + J->b_size;
+  char *scratch = J->scratch + J->each * (size_t)thread;
+  const tile t = { J, task / (J->row_tiles * J->column_tiles), i0, j0, MIN(J->mc, g->m - i0), MIN(J->nc, g->n - j0),
+                   scratch, scratch + J->a_size, scratch + J->a_size + J->b_size };
+  const int64_t real = g->dtype == ATTN_F64 ? 8 : 4, nr = kernels->nr, panels = over(t.n, nr);
 
-  const int64_t size = (int64_t)attn_dtype_size(g->dtype), real = g->dtype == ATTN_F64 ? 8 : 4;
-  const int64_t nr = kernels->nr, m = MIN(J->mc, g->m - i0), n = MIN(J->nc, g->n - j0), panels = over(n, nr);
-  for (int64_t p0 = 0; p0 < g->k || p0 == 0; p0 += KC) {
-    const int64_t k = MIN(KC, g->k - p0);
-    const attn_matrix a = at(&g->a[entry], i0, p0, size);
-    kernels->pack_a(g->dtype, &a, m, k, a_block);
+  if (J->resident) {
+    for (int64_t p0 = 0; p0 < g->k; p0 += KC) pack_rows(&t, p0, MIN(KC, g->k - p0), t.a + t.m * operands(kernels, p0));
     for (int64_t panel = 0; panel < panels; panel++) {
-      const attn_matrix b = at(&g->b[entry], p0, j0 + panel * nr, size);
-      kernels->pack_b(g->dtype, &b, k, MIN(nr, n - panel * nr), b_panel);
-      kernels->multiply(m, k, a_block, b_panel, sums + panel * nr * real, panels * nr, p0 > 0);
+      for (int64_t p0 = 0; p0 < g->k || p0 == 0; p0 += KC)
+        multiply_panel(&t, panel, p0, MIN(KC, g->k - p0), t.a + t.m * operands(kernels, p0), t.sums, nr);
+      finish(&t, panel * nr, MIN(nr, t.n - panel * nr), t.sums, nr);
     }
+    return;
   }
-  const attn_matrix c = at(&g->c[entry], i0, j0, size);
-  const attn_matrix residual = g->residual ? at(&g->residual[entry], i0, j0, size) : c;
-  const char *bias = g->bias ? (const char *)g->bias + j0 * g->bias_stride * size : NULL;
-  kernels->finish(g, sums, panels * nr, &c, g->residual ? &residual : NULL, bias, m, n);
+  for (int64_t p0 = 0; p0 < g->k; p0 += KC) {
+    const int64_t k = MIN(KC, g->k - p0);
+    pack_rows(&t, p0, k, t.a);
+    for (int64_t panel = 0; panel < panels; panel++)
+      multiply_panel(&t, panel, p0, k, t.a, t.sums + panel * nr * real, panels * nr);
+  }
+  finish(&t, 0, t.n, t.sums, panels * nr);
 }
 
 bool attn_gemm_run(const attn_gemm *g) {
@@ -68,13 +116,44 @@ bool attn_gemm_run(const attn_gemm *g) {
   const int64_t tiles = g->batch * J.row_tiles * J.column_tiles;
   const int threads = attn_threads_for(g->threads, tiles);
 
+  J.resident = J.mc * operands(kernels, g->k) <= RESIDENT;
   const int64_t k = MIN(KC, g->k);
-  J.a_size = (size_t)rounded(J.mc * k * real, 64);
-  J.b_size = (size_t)rounded(kernels->nr * k * real, 64);
-  J.each = J.a_size + J.b_size + (size_t)rounded(J.mc * J.nc * real, 64);
+  J.a_size = (size_t)rounded(J.mc * operands(kernels, J.resident ? g->k : k), 64);
+  J.b_size = (size_t)rounded(kernels->nr * operands(kernels, k), 64);
+  J.each = J.a_size + J.b_size + (size_t)rounded(J.mc * (J.resident ? kernels->nr : J.nc) * real, 64);
   J.scratch = attn_scratch_take(J.each * (size_t)threads);
   if (!J.scratch) return false;
   attn_run_tasks(threads, tiles, run_tile, &J);
   attn_scratch_trim();
   return true;
+}
+
+size_t attn_packed_size(attn_dtype dtype, int64_t k, int64_t n) {
+  const attn_kernels *kernels = attn_kernels_for(dtype);
+  return (size_t)(rounded(n, kernels->nr) * operands(kernels, k));
+}
+
+typedef struct packing {
+  attn_dtype dtype;
+  const attn_matrix *b;
+  int64_t k, n;
+  char *packed;
+} packing;
+
+static void pack_panel(void *context, int64_t panel, int thread) {
+  (void)thread;
+  const packing *P = context;
+  const attn_kernels *kernels = attn_kernels_for(P->dtype);
+  const int64_t nr = kernels->nr;
+  for (int64_t p0 = 0; p0 < P->k; p0 += KC) {
+    const attn_matrix b = at(P->b, p0, panel * nr, (int64_t)attn_dtype_size(P->dtype));
+    kernels->pack_b(P->dtype, &b, MIN(KC, P->k - p0), MIN(nr, P->n - panel * nr),
+                    P->packed + panel * operands(kernels, P->k) * nr + operands(kernels, p0) * nr);
+  }
+}
+
+void attn_pack(attn_dtype dtype, const attn_matrix *b, int64_t k, int64_t n, void *packed) {
+  packing P = { dtype, b, k, n, packed };
+  const int64_t panels = over(n, attn_kernels_for(dtype)->nr);
+  attn_run_tasks(attn_threads_for(0, panels), panels, pack_panel, &P);
 }

@@ -25,13 +25,13 @@ typedef struct attn_kernels {
   void (*attention_merge)(const attn_problem *problem, const attn_tile *tile, bool begins, const void *states,
                           int64_t count, bool ends, void *scratch);
 
-  /* Matrix product: mr rows by nr columns in registers. */
-  int mr, nr;
-  /* panel[p][nr] = b[p, j]: columns [0, columns) of k rows, zero-padded to nr. */
+  /* Matrix product: mr rows by nr columns in registers. An operand holds `depth` elements along k. */
+  int mr, nr, depth, operand_size;
+  /* panel[k / depth][nr] = b[p, j]: columns [0, columns) of k rows, zero-padded to nr. */
   void (*pack_b)(attn_dtype dtype, const attn_matrix *b, int64_t k, int64_t columns, void *panel);
-  /* block[m][k] = a[i, p], converted to the computing type. */
+  /* block[m][k / depth] = a[i, p]. */
   void (*pack_a)(attn_dtype dtype, const attn_matrix *a, int64_t m, int64_t k, void *block);
-  /* c[m][c_step] (+)= block[m][k] . panel[k][nr], nr columns wide. */
+  /* c[m][c_step] (+)= block . panel, nr columns wide. */
   void (*multiply)(int64_t m, int64_t k, const void *block, const void *panel, void *c, int64_t c_step, bool add);
   /* c[m, 0..n) = residual + activation(sums + bias), rounded to the dtype. */
   void (*finish)(const attn_gemm *gemm, const void *sums, int64_t sums_step, const attn_matrix *c,

@@ -98,6 +98,7 @@ typedef struct attn_gemm {
   attn_dtype dtype;                     /* of all operands */
   int64_t m, n, k, batch;
   const attn_matrix *a, *b, *residual;  /* [batch]; residual may be NULL */
+  const void *packed_b;                 /* b of every entry as attn_pack left it, or NULL; b is then not read */
   const attn_matrix *c;                 /* [batch]; written */
   const void *bias; int64_t bias_stride; /* bias may be NULL */
   attn_activation activation;
@@ -105,6 +106,10 @@ typedef struct attn_gemm {
 } attn_gemm;
 
 bool attn_gemm_run(const attn_gemm *gemm); /* false: out of memory, nothing was written */
+
+/* b (k, n) in the order in which products read it, 64-byte aligned; good for the kernels of this process. */
+size_t attn_packed_size(attn_dtype dtype, int64_t k, int64_t n);
+void attn_pack(attn_dtype dtype, const attn_matrix *b, int64_t k, int64_t n, void *packed);
 
 /* ---- rows ---- */
 

@@ -10,7 +10,11 @@ static void pack_b(attn_dtype dtype, const attn_matrix *b, int64_t k, int64_t co
   if (b->row == 1 && k > 1) { /* columns are contiguous, as in x . weight^T */
     const void *row[GEMM_NR];
     operand line[GEMM_LINE];
-    for (int64_t j = 0; j < columns; j++) row[j] = from + j * b->column * size;
+    for (int64_t j = 0; j < columns; j++) {
+      row[j] = from + j * b->column * size;
+      /* what follows in these rows is packed next; their number is beyond the hardware's own prefetching */
+      for (int64_t at = 0; at < k * size; at += 64) __builtin_prefetch((const char *)row[j] + k * size + at);
+    }
     operands_transposed(dtype, row, columns, 1, k, to, GEMM_NR, line);
     const int64_t filled = (columns + LANES - 1) / LANES * LANES;
     for (int64_t g = 0; filled < GEMM_NR && g < GROUPS(k); g++)
