@@ -18,7 +18,7 @@ typedef struct job {
   const attn_gemm *gemm;
   const attn_kernels *kernels;
   int64_t row_tiles, column_tiles, mc, nc; /* mc x nc: what a task computes of C */
-  bool resident;
+  bool resident, streamed;
   size_t a_size, b_size, each; /* bytes of a thread's buffers: a, b, sums */
   char *scratch;
 } job;
@@ -75,6 +75,19 @@ static void finish(const tile *t, int64_t column, int64_t columns, const char *s
   t->job->kernels->finish(g, sums, sums_step, &c, g->residual ? &residual : NULL, bias, t->m, columns);
 }
 
+/* Few rows: b is read once, where it lies. */
+static void stream_tile(const tile *t) {
+  const attn_gemm *g = t->job->gemm;
+  const attn_kernels *kernels = t->job->kernels;
+  pack_rows(t, 0, g->k, t->a);
+  for (int64_t j = 0; j < t->n; j += kernels->stream_columns) {
+    const int64_t columns = MIN(kernels->stream_columns, t->n - j);
+    const attn_matrix b = at(&g->b[t->entry], 0, t->j0 + j, (int64_t)attn_dtype_size(g->dtype));
+    kernels->stream(g->dtype, t->m, g->k, KC, t->a, &b, columns, t->sums, kernels->stream_columns, t->b);
+    finish(t, j, columns, t->sums, kernels->stream_columns);
+  }
+}
+
 static void run_tile(void *context, int64_t task, int thread) {
   const job *J = context;
   const attn_gemm *g = J->gemm;
@@ -85,6 +98,10 @@ static void run_tile(void *context, int64_t task, int thread) {
                    scratch, scratch + J->a_size, scratch + J->a_size + J->b_size };
   const int64_t real = g->dtype == ATTN_F64 ? 8 : 4, nr = kernels->nr, panels = over(t.n, nr);
 
+  if (J->streamed) {
+    stream_tile(&t);
+    return;
+  }
   if (J->resident) {
     for (int64_t p0 = 0; p0 < g->k; p0 += KC) pack_rows(&t, p0, MIN(KC, g->k - p0), t.a + t.m * operands(kernels, p0));
     for (int64_t panel = 0; panel < panels; panel++) {
@@ -116,10 +133,12 @@ bool attn_gemm_run(const attn_gemm *g) {
   const int64_t tiles = g->batch * J.row_tiles * J.column_tiles;
   const int threads = attn_threads_for(g->threads, tiles);
 
-  J.resident = J.mc * operands(kernels, g->k) <= RESIDENT;
+  J.streamed = g->m <= kernels->stream_rows && g->b[0].row == 1 && !g->packed_b;
+  J.resident = J.streamed || J.mc * operands(kernels, g->k) <= RESIDENT;
   const int64_t k = MIN(KC, g->k);
   J.a_size = (size_t)rounded(J.mc * operands(kernels, J.resident ? g->k : k), 64);
-  J.b_size = (size_t)rounded(kernels->nr * operands(kernels, k), 64);
+  J.b_size = (size_t)rounded(J.streamed ? kernels->stream_columns * operands(kernels, g->k)
+                                        : kernels->nr * operands(kernels, k), 64);
   J.each = J.a_size + J.b_size + (size_t)rounded(J.mc * (J.resident ? kernels->nr : J.nc) * real, 64);
   J.scratch = attn_scratch_take(J.each * (size_t)threads);
   if (!J.scratch) return false;

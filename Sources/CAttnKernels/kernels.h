@@ -33,6 +33,12 @@ typedef struct attn_kernels {
   void (*pack_a)(attn_dtype dtype, const attn_matrix *a, int64_t m, int64_t k, void *block);
   /* c[m][c_step] (+)= block . panel, nr columns wide. */
   void (*multiply)(int64_t m, int64_t k, const void *block, const void *panel, void *c, int64_t c_step, bool add);
+  /* For m <= stream_rows rows: c[m][lane] = block . b, up to `columns` of b whose elements along k are neighbours, read
+   * where they lie; sums over runs of `summed` elements, as multiply's over blocks. `line` holds operands of k elements for
+   * each of stream_columns. */
+  int stream_rows, stream_columns;
+  void (*stream)(attn_dtype dtype, int64_t m, int64_t k, int64_t summed, const void *block, const attn_matrix *b,
+                 int64_t columns, void *c, int64_t c_step, void *lines);
   /* c[m, 0..n) = residual + activation(sums + bias), rounded to the dtype. */
   void (*finish)(const attn_gemm *gemm, const void *sums, int64_t sums_step, const attn_matrix *c,
                  const attn_matrix *residual, const void *bias, int64_t m, int64_t n);

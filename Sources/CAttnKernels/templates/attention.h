@@ -12,7 +12,7 @@
 
 #define TILE ((int)(256 / sizeof(real)))  /* lanes of a tile: 64 floats, 32 doubles; [KEYS][TILE] scores are 24 KB of L1 */
 #define KEYS 96                           /* a multiple of PRODUCT_ROWS */
-#define SUMMED 24                         /* operands of q.k in one running sum: short ones round less */
+#define SUMMED 16                         /* operands of q.k in one running sum: short ones round less */
 #define CHUNK (5 * KEYS)                  /* rounding errors grow with the chunk, merges with their number */
 
 #if REAL_IS_FLOAT
@@ -232,6 +232,24 @@ static bool boundary(const work *w, int64_t key, int64_t n) {
   return key < w->all_first || key + n > w->all_last;
 }
 
+/* The products of few queries: keys in lanes, so that k is read once, then turned. The same sums, bit for bit. */
+static void stream_scores(work *w, int64_t n, int64_t groups, const operand *const *row) {
+  const operand *query[STREAM_ROWS];
+  real turned[STREAM_ROWS * LANES];
+  for (int r = 0; r < w->rows; r++) query[r] = w->q + r;
+  for (int64_t j = 0; j < n; j += LANES) {
+    const int64_t some = n - j < LANES ? n - j : LANES;
+    stream_rows(w->rows, groups, SUMMED, query, TILE, row + j, some, turned, LANES);
+    for (int v = 0; v < w->vecs; v++) {
+      vec square[LANES];
+      for (int i = 0; i < LANES; i++)
+        square[i] = v * LANES + i < w->rows ? v_load(turned + (v * LANES + i) * LANES) : (vec){0};
+      transpose(square);
+      for (int t = 0; t < some; t++) v_store(w->s + (j + t) * TILE + v * LANES, square[t]);
+    }
+  }
+}
+
 /* s[j][row] for keys [key, key + n): raw products if nothing but the scale is to come, else natural units. */
 static void scores(work *w, int64_t key, int64_t n, terms until) {
   const attn_problem *P = w->problem;
@@ -239,10 +257,14 @@ static void scores(work *w, int64_t key, int64_t n, terms until) {
   const operand *row[KEYS];
   const int64_t groups = GROUPS(P->head_dim);
   const int64_t step = operand_rows(P->dtype, k, P->k.row, P->k.element, n, P->head_dim, w->k_block, row);
-  for (int64_t d = 0; d == 0 || d < groups; d += SUMMED) {
-    const int64_t some = groups - d < SUMMED ? groups - d : SUMMED;
-    product_block(n, w->vecs, some, row, step, w->q + d * TILE, TILE, w->s, TILE, d > 0);
-    for (int64_t j = 0; j < n; j++) row[j] += some * step;
+  if (w->rows <= STREAM_ROWS && step == 1) {
+    stream_scores(w, n, groups, row);
+  } else {
+    for (int64_t d = 0; d == 0 || d < groups; d += SUMMED) {
+      const int64_t some = groups - d < SUMMED ? groups - d : SUMMED;
+      product_block(n, w->vecs, some, row, step, w->q + d * TILE, TILE, w->s, TILE, d > 0);
+      for (int64_t j = 0; j < n; j++) row[j] += some * step;
+    }
   }
   if (w->prescaled || until != TERMS_ALL || boundary(w, key, n)) apply_terms(w, key, n, until);
 }
@@ -354,6 +376,19 @@ static void accumulate(work *w, state *state, int64_t key, int64_t n) {
   const column_operands columns = apart ? operand_columns(REAL_DTYPE, w->values, dv, 1, n, dv, w->v_block)
                                         : operand_columns(P->dtype, v, P->v.row, P->v.element, n, dv, w->v_block);
   const operand *p = operand_lanes(w->s, n, w->vecs, TILE, w->p);
+  if (w->rows <= STREAM_ROWS && columns.next == 1 && dv % LANES == 0) { /* few queries: value dims in lanes */
+    const operand *query[STREAM_ROWS];
+    real sums[STREAM_ROWS * PRODUCT_VECS * LANES];
+    for (int r = 0; r < w->rows; r++) query[r] = p + r;
+    for (int64_t d = 0; d < dv; d += PRODUCT_VECS * LANES) {
+      const int64_t vecs = (dv - d) / LANES < PRODUCT_VECS ? (dv - d) / LANES : PRODUCT_VECS;
+      product_block(w->rows, vecs, GROUPS(n), query, TILE, columns.first + d, columns.step, sums, PRODUCT_VECS * LANES,
+                    false);
+      for (int64_t i = 0; i < vecs * LANES; i++)
+        for (int r = 0; r < w->rows; r++) state->o[(d + i) * TILE + r] += sums[r * PRODUCT_VECS * LANES + i];
+    }
+    return;
+  }
   const operand *column[PRODUCT_SUMS];
   for (int64_t d = 0; d < dv; d += PRODUCT_SUMS) {
     const int64_t some = dv - d < PRODUCT_SUMS ? dv - d : PRODUCT_SUMS;

@@ -12,6 +12,7 @@
 #include "pack.h"
 #include "operands_single.h"
 #endif
+#include "stream.h"
 #include "math.h"
 #include "attention.h"
 #include "rows.h"
@@ -38,6 +39,9 @@ const attn_kernels TABLE_NAME(ISA, REAL_NAME) = {
   .pack_b = pack_b,
   .pack_a = pack_a,
   .multiply = multiply,
+  .stream_rows = STREAM_ROWS,
+  .stream_columns = LANES,
+  .stream = stream,
   .finish = finish,
   .softmax_row = softmax_row,
   .activation_row = activation_row,

@@ -5,6 +5,7 @@ typedef uint32_t operand __attribute__((aligned(2))); /* two neighbours in memor
 typedef __m512bh operands;
 WORD operands v_operands(const operand *p) { return (__m512bh)_mm512_loadu_si512(p); }
 WORD operands v_repeat(operand x) { return (__m512bh)_mm512_set1_epi32((int)x); }
+WORD operands v_as_operands(vec v) { return (__m512bh)v; } /* pairs that moved as floats */
 WORD vec v_dot(operands a, operands b, vec c) { return (vec)_mm512_dpbf16_ps((__m512)c, a, b); }
 /* Pairs (low[i], high[i]) of bfloat16. */
 WORD void v_store_neighbours(operand *p, const uint16_t *low, const uint16_t *high) {
