@@ -8,8 +8,10 @@
  *                swiftattn_get_num_threads() threads; the result never depends on how many.
  * Memory.        Inputs may overlap one another; an output may overlap neither an input nor another output
  *                (element-wise functions say where they also work in place).
- * Data types.    float32, float16, bfloat16 and float64. Below, "floating" means one of these four. float16 and
- *                bfloat16 are computed in float32 and rounded once, on output; float64 is computed in float64.
+ * Data types.    float32, float16, bfloat16 and float64. Below, "floating" means one of these four. float16 is computed
+ *                in float32 and rounded once, on output. So is bfloat16, but where the machine has instructions for its
+ *                products, they are used: exact products, summed in float32, with subnormal bfloat16 numbers taken for
+ *                0, and in attention the probabilities rounded to bfloat16. float64 is computed in float64.
  */
 #ifndef SWIFTATTN_H
 #define SWIFTATTN_H

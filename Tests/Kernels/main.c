@@ -8,6 +8,8 @@
 
 #define DECLARE(isa, has) extern const attn_kernels attn_kernels_##isa##_float, attn_kernels_##isa##_double;
 ATTN_ISA_LIST(DECLARE)
+#define DECLARE_BF16(isa, has) extern const attn_kernels attn_kernels_##isa##_bfloat16;
+ATTN_BF16_LIST(DECLARE_BF16)
 
 static void test(const subject *s) {
   test_attention(s);
@@ -17,6 +19,7 @@ static void test(const subject *s) {
   test_exp2(s);
   test_pack(s);
   test_multiply(s);
+  test_stream(s);
   test_finish(s);
   test_softmax(s);
   test_activation(s);
@@ -31,6 +34,19 @@ static subject of_float(const char *isa, const attn_kernels *kernels) {
 
 static subject of_double(const char *isa, const attn_kernels *kernels) {
   return (subject){ isa, "double", kernels, &attn_kernels_portable_double, ATTN_F64, { ATTN_F64 }, 1, 0x1p-53 };
+}
+
+/* Kernels with bfloat16 products: what they share with the float ones is tested there. */
+static subject of_bfloat16(const char *isa, const attn_kernels *kernels) {
+  return (subject){ isa, "bfloat16", kernels, &attn_kernels_portable_float, ATTN_F32, { ATTN_BF16 }, 1,
+                    0x1p-9 /* probabilities are rounded for the product with the values */ };
+}
+
+static void test_bfloat16(const subject *s) {
+  test_attention(s);
+  test_attention_bits(s);
+  test_attention_nonfinite(s);
+  test_stream(s);
 }
 
 int main(int argc, char **argv) {
@@ -53,12 +69,17 @@ int main(int argc, char **argv) {
     printf("%s: not on this machine\n", #isa);                                \
   }
   ATTN_ISA_LIST(ADD)
+  const int all = count;
+#define ADD_BF16(isa, has) \
+  if ((!only || !strcmp(only, #isa)) && (has)) subjects[count++] = of_bfloat16(#isa, &attn_kernels_##isa##_bfloat16);
+  ATTN_BF16_LIST(ADD_BF16)
   if (!count) return fprintf(stderr, "no variant to test\n"), 2;
-  if (time) return bench(subjects, count), 0;
+  if (time) return bench(subjects, all), 0;
   for (int i = 0; i < count; i++) {
     const subject *s = &subjects[i];
     if (strcmp(s->kernels->isa, s->isa)) return fprintf(stderr, "%s: table says %s\n", s->isa, s->kernels->isa), 2;
-    test(s);
+    if (i < all) test(s);
+    else test_bfloat16(s);
   }
   return check_report();
 }

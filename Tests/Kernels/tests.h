@@ -21,6 +21,7 @@ void test_attention_nonfinite(const subject *s);
 void test_exp2(const subject *s);
 void test_pack(const subject *s);
 void test_multiply(const subject *s);
+void test_stream(const subject *s);
 void test_finish(const subject *s);
 void test_softmax(const subject *s);
 void test_activation(const subject *s);

@@ -56,6 +56,7 @@ typedef struct work {
   int64_t first, last;         /* some row sees keys of [first, last) and none outside */
   int64_t all_first, all_last; /* every row sees [all_first, all_last), as far as the mask allows */
   operand *q;                  /* [groups of head_dim][TILE] */
+  operand *q_rows;             /* [rows][groups of head_dim], for at most STREAM_ROWS rows */
   real *s;                     /* [KEYS][TILE] */
   real *bias;                  /* [KEYS][TILE] */
   real *mask_line;             /* [KEYS] */
@@ -69,9 +70,9 @@ typedef struct work {
 static size_t attention_scratch(const attn_problem *problem) {
   const size_t d = (size_t)problem->head_dim, dv = (size_t)problem->value_dim;
   const size_t reals = TILE * 2 * KEYS + KEYS * (dv + 1);
-  const size_t groups = TILE * (GROUPS(d) + GROUPS(KEYS)) + KEYS * GROUPS(d) + GROUPS(KEYS) * dv;
+  const size_t groups = TILE * (GROUPS(d) + GROUPS(KEYS)) + (STREAM_ROWS + KEYS) * GROUPS(d) + GROUPS(KEYS) * dv;
   return (sizeof(work) + 63) / 64 * 64 + 2 * attention_state(problem) + reals * sizeof(real) + groups * sizeof(operand)
-      + 8 * 64;
+      + 9 * 64;
 }
 
 static void *carve(char **at, size_t bytes) {
@@ -102,6 +103,7 @@ static work *begin(const attn_problem *P, const attn_tile *T, void *scratch) {
   char *at = (char *)scratch + (sizeof(work) + 63) / 64 * 64;
   const size_t d = (size_t)P->head_dim, dv = (size_t)P->value_dim;
   w->q = carve(&at, GROUPS(d) * TILE * sizeof(operand));
+  w->q_rows = carve(&at, STREAM_ROWS * GROUPS(d) * sizeof(operand));
   w->s = carve(&at, KEYS * TILE * sizeof(real));
   w->p = carve(&at, GROUPS(KEYS) * TILE * sizeof(operand));
   w->bias = carve(&at, KEYS * TILE * sizeof(real));
@@ -151,6 +153,8 @@ static work *begin(const attn_problem *P, const attn_tile *T, void *scratch) {
     w->head[r] = w->head[0];
     w->slope[r] = 0;
   }
+  for (int r = 0; w->rows <= STREAM_ROWS && r < w->rows; r++)
+    operand_line(P->dtype, q_row[r], P->q.element, P->head_dim, w->q_rows + r * GROUPS(P->head_dim));
   operands_transposed(P->dtype, q_row, w->rows, P->q.element, P->head_dim, w->q, TILE, w->k_block);
 
   /* Scores stay raw products where only a scale is to come; c then carries it. Terms in natural units need s in natural
@@ -232,14 +236,26 @@ static bool boundary(const work *w, int64_t key, int64_t n) {
   return key < w->all_first || key + n > w->all_last;
 }
 
+/* Asks for rows [key, key + n) of k or v. With few queries memory is the limit, and rows side by side are a pattern that
+ * the hardware does not see through. */
+static void prefetch_rows(const char *x, const attn_strides *strides, const work *w, int64_t key, int64_t n,
+                          int64_t width) {
+  const int64_t size = (int64_t)attn_dtype_size(w->problem->dtype);
+  if (strides->element != 1) return;
+  for (int64_t j = key; j < key + n && j < w->last; j++)
+    for (int64_t at = 0; at < width * size; at += 64) __builtin_prefetch(x + j * strides->row * size + at, 0, 2);
+}
+
 /* The products of few queries: keys in lanes, so that k is read once, then turned. The same sums, bit for bit. */
-static void stream_scores(work *w, int64_t n, int64_t groups, const operand *const *row) {
+static void stream_scores(work *w, int64_t key, int64_t n, int64_t groups, const operand *const *row) {
   const operand *query[STREAM_ROWS];
   real turned[STREAM_ROWS * LANES];
-  for (int r = 0; r < w->rows; r++) query[r] = w->q + r;
+  for (int r = 0; r < w->rows; r++) query[r] = w->q_rows + r * groups;
   for (int64_t j = 0; j < n; j += LANES) {
     const int64_t some = n - j < LANES ? n - j : LANES;
-    stream_rows(w->rows, groups, SUMMED, query, TILE, row + j, some, turned, LANES);
+    prefetch_rows(w->k, &w->problem->k, w, key + KEYS + j, some, w->problem->head_dim);
+    prefetch_rows(w->v, &w->problem->v, w, key + KEYS + j, some, w->problem->value_dim);
+    stream_rows(w->rows, groups, SUMMED, query, row + j, some, turned, LANES);
     for (int v = 0; v < w->vecs; v++) {
       vec square[LANES];
       for (int i = 0; i < LANES; i++)
@@ -258,7 +274,7 @@ static void scores(work *w, int64_t key, int64_t n, terms until) {
   const int64_t groups = GROUPS(P->head_dim);
   const int64_t step = operand_rows(P->dtype, k, P->k.row, P->k.element, n, P->head_dim, w->k_block, row);
   if (w->rows <= STREAM_ROWS && step == 1) {
-    stream_scores(w, n, groups, row);
+    stream_scores(w, key, n, groups, row);
   } else {
     for (int64_t d = 0; d == 0 || d < groups; d += SUMMED) {
       const int64_t some = groups - d < SUMMED ? groups - d : SUMMED;

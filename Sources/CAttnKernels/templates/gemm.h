@@ -53,7 +53,7 @@ static void stream(attn_dtype dtype, int64_t m, int64_t k, int64_t summed, const
   const operand *a[STREAM_ROWS], *column[LANES];
   for (int64_t i = 0; i < m; i++) a[i] = (const operand *)block + i * GROUPS(k);
   operand_rows(dtype, b->data, b->column, 1, columns, k, lines, column);
-  stream_rows(m, GROUPS(k), GROUPS(summed), a, 1, column, columns, c, c_step);
+  stream_rows(m, GROUPS(k), GROUPS(summed), a, column, columns, c, c_step);
 }
 
 static void finish(const attn_gemm *gemm, const void *sums, int64_t sums_step, const attn_matrix *c,
