@@ -255,6 +255,21 @@ int32_t swiftattn_linear(const swiftattn_tensor *x, const swiftattn_tensor *weig
                          const swiftattn_tensor *residual, const swiftattn_linear_options *options,
                          const swiftattn_tensor *out);
 
+/* A weight (N, K) in the order in which products read it: packed once, used in many calls, from any number of threads at
+ * once. The handle owns a copy; the tensor may go away. It is good in this process only. */
+typedef struct swiftattn_packed_weight swiftattn_packed_weight;
+
+/* Packs weight (N, K) floating into *packed. After a failure *packed is untouched. */
+int32_t swiftattn_pack_weight(const swiftattn_tensor *weight, swiftattn_packed_weight **packed);
+
+/* Frees the handle; NULL is allowed. No call may be using it. */
+void swiftattn_packed_weight_destroy(swiftattn_packed_weight *packed);
+
+/* As swiftattn_linear with the weight that was packed: the same result, bit for bit. */
+int32_t swiftattn_linear_packed(const swiftattn_tensor *x, const swiftattn_packed_weight *packed,
+                                const swiftattn_tensor *bias, const swiftattn_tensor *residual,
+                                const swiftattn_linear_options *options, const swiftattn_tensor *out);
+
 /* ---- Rows: softmax and norms ------------------------------------------------------------------------------- */
 
 /* out = exp(x - max) / sum exp(x - max) along axis (-ndim <= axis < ndim). x and out floating, one shape and dtype; out

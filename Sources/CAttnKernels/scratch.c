@@ -42,3 +42,7 @@ bool attn_memory_available(size_t bytes) {
   free(memory);
   return memory != NULL;
 }
+
+void *attn_allocate(size_t bytes) { return aligned_alloc(64, (bytes + 63) & ~(size_t)63); }
+
+void attn_free(void *memory) { free(memory); }

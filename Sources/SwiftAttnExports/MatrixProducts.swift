@@ -19,11 +19,45 @@ public func swiftattn_linear(
     _ options: UnsafePointer<swiftattn_linear_options>?, _ out: TensorPointer?
 ) -> Int32 {
     status { () throws(Failure) in
-        let c = try SwiftAttnExports.options(options, smallest: MemoryLayout<swiftattn_linear_options>.size)
+        let (activation, precision) = try linearOptions(options)
         try linear(
             tensor(x, "x"), weight: tensor(weight, "weight"), bias: optionalTensor(bias, "bias"),
-            residual: optionalTensor(residual, "residual"),
-            activation: enumeration(c.activation, "activation", "SWIFTATTN_ACTIVATION_*"),
-            precision: enumeration(c.precision, "precision", precisions), out: tensor(out, "out"))
+            residual: optionalTensor(residual, "residual"), activation: activation, precision: precision,
+            out: tensor(out, "out"))
     }
+}
+
+@_cdecl("swiftattn_pack_weight")
+public func swiftattn_pack_weight(_ weight: TensorPointer?, _ packed: UnsafeMutablePointer<OpaquePointer?>?) -> Int32 {
+    status { () throws(Failure) in
+        guard let packed else { throw Failure(.nullPointer, "packed: is NULL, expected a place for the handle") }
+        let handle = try PackedWeight(tensor(weight, "weight"))
+        packed.pointee = OpaquePointer(Unmanaged.passRetained(handle).toOpaque())
+    }
+}
+
+@_cdecl("swiftattn_packed_weight_destroy")
+public func swiftattn_packed_weight_destroy(_ packed: OpaquePointer?) {
+    if let packed { Unmanaged<PackedWeight>.fromOpaque(UnsafeRawPointer(packed)).release() }
+}
+
+@_cdecl("swiftattn_linear_packed")
+public func swiftattn_linear_packed(
+    _ x: TensorPointer?, _ packed: OpaquePointer?, _ bias: TensorPointer?, _ residual: TensorPointer?,
+    _ options: UnsafePointer<swiftattn_linear_options>?, _ out: TensorPointer?
+) -> Int32 {
+    status { () throws(Failure) in
+        guard let packed else { throw Failure(.nullPointer, "packed: is NULL, expected a packed weight") }
+        let (activation, precision) = try linearOptions(options)
+        try linear(
+            tensor(x, "x"), weight: Unmanaged<PackedWeight>.fromOpaque(UnsafeRawPointer(packed)).takeUnretainedValue(),
+            bias: optionalTensor(bias, "bias"), residual: optionalTensor(residual, "residual"),
+            activation: activation, precision: precision, out: tensor(out, "out"))
+    }
+}
+
+private func linearOptions(_ pointer: UnsafePointer<swiftattn_linear_options>?) throws(Failure) -> (Activation, Precision) {
+    let c = try options(pointer, smallest: MemoryLayout<swiftattn_linear_options>.size)
+    return (try enumeration(c.activation, "activation", "SWIFTATTN_ACTIVATION_*"),
+            try enumeration(c.precision, "precision", precisions))
 }

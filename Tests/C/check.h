@@ -46,6 +46,7 @@ void run_attention_edges(void);
 void run_varlen(void);
 void run_merge(void);
 void run_matmul(void);
+void run_packed(void);
 void run_rows(void);
 void run_errors_attention(void);
 void run_errors_options(void);

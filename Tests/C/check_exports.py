@@ -45,7 +45,7 @@ def nothing_extra() -> str:
 
 def declarations_are_found() -> str:
     """An empty list would make the comparison above say nothing."""
-    mentioned = set(re.findall(r"^(?:int32_t|const char \*) ?\*?(swiftattn_\w+)\(", HEADER.read_text(), re.MULTILINE))
+    mentioned = set(re.findall(r"^(?:int32_t|void|const char \*) ?\*?(swiftattn_\w+)\(", HEADER.read_text(), re.MULTILINE))
     return "" if mentioned and mentioned == declared_functions() else f"{sorted(mentioned ^ declared_functions())}"
 
 

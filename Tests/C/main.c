@@ -26,6 +26,7 @@ int main(int argc, char **argv) {
   run_varlen();
   run_merge();
   run_matmul();
+  run_packed();
   run_rows();
   run_extremes();
   run_guard();

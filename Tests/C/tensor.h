@@ -50,6 +50,9 @@ double dtype_tiny(swiftattn_dtype dtype);
 /* Unit roundoff of the arithmetic that the dtype is computed in. */
 double dtype_compute_roundoff(swiftattn_dtype dtype);
 
+/* The same for probabilities on their way to the values: machines with bfloat16 products round them for these. */
+double dtype_probability_roundoff(swiftattn_dtype dtype);
+
 void *tensor_at(const swiftattn_tensor *t, const int64_t *index);
 double tensor_load(const swiftattn_tensor *t, const int64_t *index);
 void tensor_store(const swiftattn_tensor *t, const int64_t *index, double value);

@@ -59,7 +59,7 @@ static void check_packed(const packed *p) {
       lse_bound[h * total + row] = r.lse_bound[n] * roundoff;
       for (int64_t d = 0; d < width; d++) {
         out[(row * heads + h) * width + d] = r.out[n * width + d];
-        out_bound[(row * heads + h) * width + d] = r.out_bound[n * width + d] * roundoff;
+        out_bound[(row * heads + h) * width + d] = r.out_bound[n * width + d] * dtype_probability_roundoff(p->query.dtype);
       }
     }
   }

@@ -120,3 +120,28 @@ def test_larger_product_root_mean_square_error():
     exact = reference.matmul(a, b)
     error, simple = (np.sqrt(np.mean((got - exact) ** 2)) for got in (swiftattn.matmul(a, b), a @ b))
     assert error <= 2 * simple
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows, inner, columns", [*SIZES, (9, 0, 4), (2, 3, 0), (0, 5, 6), (200, 300, 400)])
+def test_packed_weight_gives_the_same_bits(dtype, rows, inner, columns):
+    rng = np.random.default_rng(8)
+    x, weight = normal(rng, (2, rows, inner), dtype), normal(rng, (columns, 2 * inner), dtype)[:, ::2]
+    bias, residual = normal(rng, (columns,), dtype), normal(rng, (rows, columns), dtype)
+    expected = swiftattn.linear(x, weight, bias, activation="silu", residual=residual)
+    packed = swiftattn.PackedWeight(weight.copy())
+    assert packed.shape == (columns, inner)
+    got = swiftattn.linear(x, packed, bias, activation="silu", residual=residual)
+    np.testing.assert_array_equal(got.view(np.uint8), expected.view(np.uint8))
+
+
+def test_packed_weight_errors():
+    packed = swiftattn.PackedWeight(np.ones((3, 4), np.float32))
+    with pytest.raises(ValueError, match=r"weight: shape is \(3, 4\), x has 5 features"):
+        swiftattn.linear(np.ones((2, 5), np.float32), packed)
+    with pytest.raises(TypeError, match="weight: dtype is float32, x has float64"):
+        swiftattn.linear(np.ones((2, 4)), packed)
+    with pytest.raises(ValueError, match="weight: rank is 1"):
+        swiftattn.PackedWeight(np.ones(3, np.float32))
+    with pytest.raises(TypeError, match="weight: dtype is int64"):
+        swiftattn.PackedWeight(np.ones((3, 3), np.int64))

@@ -19,6 +19,9 @@ const char *attn_isa_error(void);
 
 /* Whether the system would allocate this much now. */
 bool attn_memory_available(size_t bytes);
+/* 64-byte aligned, or NULL. */
+void *attn_allocate(size_t bytes);
+void attn_free(void *memory);
 
 /* ---- threads ---- */
 

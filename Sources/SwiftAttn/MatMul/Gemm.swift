@@ -23,6 +23,8 @@ struct Gemm {
     var residual: Tensor?
     var bias: Tensor?
     var activation = Activation.none
+    /// b as it was packed; then b only has b's shape.
+    var packed: PackedWeight?
 
     /// Below this many floating-point operations for each thread, waking it costs more than it saves.
     private static let flopsPerThread = 400_000.0
@@ -48,6 +50,7 @@ struct Gemm {
                         gemm.a = a.baseAddress
                         gemm.b = b.baseAddress
                         gemm.c = c.baseAddress
+                        gemm.packed_b = packed.map { UnsafeRawPointer($0.memory) }
                         gemm.residual = matrices.3 == nil ? nil : residual.baseAddress
                         if let bias {
                             gemm.bias = UnsafeRawPointer(bias.data)

@@ -14,6 +14,19 @@
 /// depend on the number of rows.
 public func linear(_ x: Tensor, weight: Tensor, bias: Tensor? = nil, residual: Tensor? = nil,
                    activation: Activation = .none, precision: Precision = .highest, out: Tensor) throws(Failure) {
+    try run(x, weight, nil, bias, residual, activation, out)
+}
+
+/// The same with a weight that was packed before: the same result, bit for bit.
+public func linear(_ x: Tensor, weight: PackedWeight, bias: Tensor? = nil, residual: Tensor? = nil,
+                   activation: Activation = .none, precision: Precision = .highest, out: Tensor) throws(Failure) {
+    /* Its shape without its elements, which are in the pack. */
+    let shape = Tensor(data: weight.memory, dtype: weight.dtype, shape: weight.shape, strides: [0, 0])
+    try run(x, shape, weight, bias, residual, activation, out)
+}
+
+private func run(_ x: Tensor, _ weight: Tensor, _ packed: PackedWeight?, _ bias: Tensor?, _ residual: Tensor?,
+                 _ activation: Activation, _ out: Tensor) throws(Failure) {
     try Library.requireKernels()
     try x.checked("x").expect(rank: 1...Dims.capacity, "x")
     try x.expectFloating("x")
@@ -41,7 +54,7 @@ public func linear(_ x: Tensor, weight: Tensor, bias: Tensor? = nil, residual: T
     let rows = Rows(of: [x, out] + (wide.map { [$0] } ?? []))
     let w = weight.reshaped([k, n], strides: [weight.strides[1], weight.strides[0]])
     try Gemm(a: rows.matrix(x), b: w.broadcast(to: Dims(rows.leading), kept: 2, "weight"), c: rows.matrix(out),
-             residual: wide.map(rows.matrix), bias: bias, activation: activation).run()
+             residual: wide.map(rows.matrix), bias: bias, activation: activation, packed: packed).run()
 }
 
 /// How the leading dims of equally shaped tensors are read as rows of matrices: the trailing ones of them that every

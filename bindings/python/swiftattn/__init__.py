@@ -3,13 +3,14 @@
 from .activations import geglu, gelu, relu, silu, swiglu
 from .attention import attention_varlen, merge_attention_states, scaled_dot_product_attention
 from .embeddings import alibi_slopes, embedding, sinusoidal_positions
-from .products import linear, matmul
+from .products import PackedWeight, linear, matmul
 from .rows import layer_norm, rms_norm, softmax
 from .runtime import cpu_info, get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "PackedWeight",
     "alibi_slopes",
     "attention_varlen",
     "cpu_info",

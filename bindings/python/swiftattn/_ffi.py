@@ -194,6 +194,15 @@ linear = _computing(
     _TensorPointer,  # out
 )
 
+pack_weight = _computing("pack_weight", _TensorPointer, POINTER(c_void_p))
+packed_weight_destroy = _declare("packed_weight_destroy", None, c_void_p)
+linear_packed = _computing(
+    "linear_packed",
+    *(_TensorPointer, c_void_p, _TensorPointer, _TensorPointer),  # x, packed, bias, residual
+    POINTER(LinearOptions),
+    _TensorPointer,  # out
+)
+
 # Rows
 
 softmax = _computing("softmax", _TensorPointer, c_int64, _TensorPointer)

@@ -34,9 +34,25 @@ def matmul(a: ArrayLike, b: ArrayLike, *, precision: str = "highest") -> Array:
     return out.owner
 
 
+class PackedWeight:
+    """A weight (N, K) in the order in which products read it: packed once, for many calls of linear, from any thread.
+
+    It holds a copy; the array may change or go away.
+    """
+
+    def __init__(self, weight: ArrayLike) -> None:
+        matrix = borrow(weight, "weight")
+        self._handle = ctypes.c_void_p()
+        _ffi.pack_weight(matrix, ctypes.byref(self._handle))
+        self.shape = tuple(matrix.dims)
+
+    def __del__(self, destroy=_ffi.packed_weight_destroy) -> None:
+        destroy(getattr(self, "_handle", None))
+
+
 def linear(
     x: ArrayLike,
-    weight: ArrayLike,
+    weight: ArrayLike | PackedWeight,
     bias: ArrayLike | None = None,
     *,
     activation: str | None = None,
@@ -47,7 +63,8 @@ def linear(
 
     Args:
         x: (..., K), float32, float16, bfloat16 or float64.
-        weight: (N, K), rows are outputs as in torch; of x's dtype, as bias and residual.
+        weight: (N, K), rows are outputs as in torch; of x's dtype, as bias and residual. A PackedWeight gives the same
+            bits.
         bias: (N,).
         activation: None, "relu", "gelu" (erf), "gelu_tanh" or "silu".
         residual: broadcast to (..., N).
@@ -58,7 +75,12 @@ def linear(
 
     Raises ValueError, TypeError (dtypes) or MemoryError with the C library's message.
     """
-    source, matrix = borrow(x, "x"), borrow(weight, "weight")
+    source = borrow(x, "x")
+    if isinstance(weight, PackedWeight):
+        function, matrix, shape = _ffi.linear_packed, weight._handle, weight.shape
+    else:
+        function, matrix = _ffi.linear, borrow(weight, "weight")
+        shape = matrix.dims
     options = None
     if activation is not None or precision != "highest":
         options = LinearOptions(
@@ -66,6 +88,6 @@ def linear(
             choice(_ffi.ACTIVATIONS, activation, "activation"),
             choice(_ffi.PRECISIONS, precision, "precision"),
         )
-    out = empty([*source.dims[:-1], *matrix.dims[:1]], source)
-    _ffi.linear(source, matrix, borrow_optional(bias, "bias"), borrow_optional(residual, "residual"), options, out)
+    out = empty([*source.dims[:-1], *shape[:1]], source)
+    function(source, matrix, borrow_optional(bias, "bias"), borrow_optional(residual, "residual"), options, out)
     return out.owner
