@@ -7,12 +7,15 @@
 #include "scratch.h"
 #include "threads.h"
 
-#define KC 128            /* short sums round less: half the error of 512; a panel of KC x 64 floats is 32 KB of L1 */
-#define MC 1032           /* a multiple of 6: so many rows share a packed panel of b; MC x KC floats of a are 516 KB */
+#define KC 128            /* operands: short sums round less, half the error of 512; a panel of KC x 64 is 32 KB of L1 */
+#define MC 1032           /* a multiple of 6: so many rows share a packed panel of b; MC x KC operands of a are 516 KB */
 #define NC 256            /* a multiple of every nr; MC x NC sums are 1 MB, touched once for each block of k */
 #define RESIDENT (1 << 19) /* bytes of a that may be packed for all of k: then b streams through panel by panel, once */
 
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
+
+/* Elements of k in a block. */
+static int64_t block_of(const attn_kernels *kernels) { return KC * kernels->depth; }
 
 typedef struct job {
   const attn_gemm *gemm;
@@ -80,10 +83,11 @@ static void stream_tile(const tile *t) {
   const attn_gemm *g = t->job->gemm;
   const attn_kernels *kernels = t->job->kernels;
   pack_rows(t, 0, g->k, t->a);
+  const int64_t block = block_of(kernels);
   for (int64_t j = 0; j < t->n; j += kernels->stream_columns) {
     const int64_t columns = MIN(kernels->stream_columns, t->n - j);
     const attn_matrix b = at(&g->b[t->entry], 0, t->j0 + j, (int64_t)attn_dtype_size(g->dtype));
-    kernels->stream(g->dtype, t->m, g->k, KC, t->a, &b, columns, t->sums, kernels->stream_columns, t->b);
+    kernels->stream(g->dtype, t->m, g->k, block, t->a, &b, columns, t->sums, kernels->stream_columns, t->b);
     finish(t, j, columns, t->sums, kernels->stream_columns);
   }
 }
@@ -96,23 +100,23 @@ static void run_tile(void *context, int64_t task, int thread) {
   char *scratch = J->scratch + J->each * (size_t)thread;
   const tile t = { J, task / (J->row_tiles * J->column_tiles), i0, j0, MIN(J->mc, g->m - i0), MIN(J->nc, g->n - j0),
                    scratch, scratch + J->a_size, scratch + J->a_size + J->b_size };
-  const int64_t real = g->dtype == ATTN_F64 ? 8 : 4, nr = kernels->nr, panels = over(t.n, nr);
+  const int64_t real = g->dtype == ATTN_F64 ? 8 : 4, nr = kernels->nr, panels = over(t.n, nr), block = block_of(kernels);
 
   if (J->streamed) {
     stream_tile(&t);
     return;
   }
   if (J->resident) {
-    for (int64_t p0 = 0; p0 < g->k; p0 += KC) pack_rows(&t, p0, MIN(KC, g->k - p0), t.a + t.m * operands(kernels, p0));
+    for (int64_t p0 = 0; p0 < g->k; p0 += block) pack_rows(&t, p0, MIN(block, g->k - p0), t.a + t.m * operands(kernels, p0));
     for (int64_t panel = 0; panel < panels; panel++) {
-      for (int64_t p0 = 0; p0 < g->k || p0 == 0; p0 += KC)
-        multiply_panel(&t, panel, p0, MIN(KC, g->k - p0), t.a + t.m * operands(kernels, p0), t.sums, nr);
+      for (int64_t p0 = 0; p0 < g->k || p0 == 0; p0 += block)
+        multiply_panel(&t, panel, p0, MIN(block, g->k - p0), t.a + t.m * operands(kernels, p0), t.sums, nr);
       finish(&t, panel * nr, MIN(nr, t.n - panel * nr), t.sums, nr);
     }
     return;
   }
-  for (int64_t p0 = 0; p0 < g->k; p0 += KC) {
-    const int64_t k = MIN(KC, g->k - p0);
+  for (int64_t p0 = 0; p0 < g->k; p0 += block) {
+    const int64_t k = MIN(block, g->k - p0);
     pack_rows(&t, p0, k, t.a);
     for (int64_t panel = 0; panel < panels; panel++)
       multiply_panel(&t, panel, p0, k, t.a, t.sums + panel * nr * real, panels * nr);
@@ -135,7 +139,7 @@ bool attn_gemm_run(const attn_gemm *g) {
 
   J.streamed = g->m <= kernels->stream_rows && g->b[0].row == 1 && !g->packed_b;
   J.resident = J.streamed || J.mc * operands(kernels, g->k) <= RESIDENT;
-  const int64_t k = MIN(KC, g->k);
+  const int64_t k = MIN(block_of(kernels), g->k);
   J.a_size = (size_t)rounded(J.mc * operands(kernels, J.resident ? g->k : k), 64);
   J.b_size = (size_t)rounded(J.streamed ? kernels->stream_columns * operands(kernels, g->k)
                                         : kernels->nr * operands(kernels, k), 64);
@@ -163,10 +167,10 @@ static void pack_panel(void *context, int64_t panel, int thread) {
   (void)thread;
   const packing *P = context;
   const attn_kernels *kernels = attn_kernels_for(P->dtype);
-  const int64_t nr = kernels->nr;
-  for (int64_t p0 = 0; p0 < P->k; p0 += KC) {
+  const int64_t nr = kernels->nr, block = block_of(kernels);
+  for (int64_t p0 = 0; p0 < P->k; p0 += block) {
     const attn_matrix b = at(P->b, p0, panel * nr, (int64_t)attn_dtype_size(P->dtype));
-    kernels->pack_b(P->dtype, &b, MIN(KC, P->k - p0), MIN(nr, P->n - panel * nr),
+    kernels->pack_b(P->dtype, &b, MIN(block, P->k - p0), MIN(nr, P->n - panel * nr),
                     P->packed + panel * operands(kernels, P->k) * nr + operands(kernels, p0) * nr);
   }
 }

@@ -1,7 +1,7 @@
 /* The parts of a blocked matrix product that know vectors: packing, the register tile, the epilogue. */
 
 #define GEMM_NR (PRODUCT_VECS * LANES)
-#define GEMM_LINE 256 /* the driver's blocks of k are not longer */
+#define GEMM_LINE 256 /* operands; the driver's blocks of k are not longer */
 
 static void pack_b(attn_dtype dtype, const attn_matrix *b, int64_t k, int64_t columns, void *panel) {
   const int64_t size = (int64_t)attn_dtype_size(dtype);
