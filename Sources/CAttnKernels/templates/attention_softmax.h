@@ -1,0 +1,59 @@
+/* The step of the online softmax over a block of keys, and dropout on its probabilities. */
+
+/* s becomes p; m, l and o of the state move on to the new maximum. */
+static void softmax_step(work *w, state *state, int64_t n) {
+  const vec c = v_set1(w->c);
+  const int64_t dv = w->problem->value_dim;
+  for (int v = 0; v < w->vecs; v++) {
+    real *s = w->s + v * LANES;
+    vec top = v_load(s);
+    for (int64_t j = 1; j < n; j++) top = v_max(v_load(s + j * TILE), top);
+    const vec old = v_load(state->m + v * LANES);
+    const vec m = v_max(top, old);
+    const vec decay = v_exp2((old - m) * c);
+    vec sum = {0};
+    for (int64_t j = 0; j < n; j++) {
+      const vec x = v_load(s + j * TILE);
+      const vec p = v_exp2((x - m) * c);
+      sum += p;
+      v_store(s + j * TILE, p);
+    }
+    v_store(state->m + v * LANES, m);
+    v_store(state->l + v * LANES, v_fma(v_load(state->l + v * LANES), decay, sum));
+    if (!v_any(decay != v_set1(1))) continue;
+    for (int64_t d = 0; d < dv; d++) {
+      real *o = state->o + d * TILE + v * LANES;
+      v_store(o, v_load(o) * decay);
+    }
+  }
+}
+
+/* Philox4x32-10 (Salmon et al. 2011): four words of the counter. */
+static void philox(uint64_t seed, const uint32_t counter[4], uint32_t word[4]) {
+  uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+  uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
+  for (int round = 0; round < 10; round++) {
+    const uint64_t a = (uint64_t)0xD2511F53u * c0, b = (uint64_t)0xCD9E8D57u * c2;
+    const uint32_t n0 = (uint32_t)(b >> 32) ^ c1 ^ k0, n2 = (uint32_t)(a >> 32) ^ c3 ^ k1;
+    c0 = n0; c1 = (uint32_t)b; c2 = n2; c3 = (uint32_t)a;
+    k0 += 0x9E3779B9u; k1 += 0xBB67AE85u;
+  }
+  word[0] = c0; word[1] = c1; word[2] = c2; word[3] = c3;
+}
+
+/* p = p / (1 - dropout_p) or 0. KEYS is a multiple of 4, so a counter never straddles two blocks. */
+static void drop(work *w, int64_t key, int64_t n) {
+  const attn_problem *P = w->problem;
+  const real keep = (real)P->dropout_scale;
+  for (int64_t j = 0; j < n; j += 4)
+    for (int r = 0; r < w->rows; r++) {
+      const uint32_t counter[4] = { (uint32_t)((key + j) >> 2), (uint32_t)w->query[r], (uint32_t)w->head[r],
+                                    (uint32_t)w->sequence->batch };
+      uint32_t word[4];
+      philox(P->seed, counter, word);
+      for (int64_t t = 0; t < 4 && j + t < n; t++) {
+        real *p = w->s + (j + t) * TILE + r;
+        *p = word[t] < P->dropout_threshold ? 0 : *p * keep;
+      }
+    }
+}

@@ -1,0 +1,165 @@
+/* A tile of query rows at work: its scratch memory, the state of what it has seen, and what each row may see. */
+
+#define TILE ((int)(256 / sizeof(real)))  /* lanes of a tile: 64 floats, 32 doubles; [KEYS][TILE] scores are 24 KB of L1 */
+#define KEYS 96                           /* a multiple of PRODUCT_ROWS */
+#define SUMMED 16                         /* operands of q.k in one running sum: short ones round less */
+#define CHUNK (5 * KEYS)                  /* rounding errors grow with the chunk, merges with their number */
+
+#if REAL_IS_FLOAT
+#define LOWEST (-3.4028234663852886e38f) /* of the row maximum before any key: -inf would make inf - inf */
+#define INFINITE __builtin_inff()
+#else
+#define LOWEST (-1.7976931348623157e308)
+#define INFINITE __builtin_inf()
+#endif
+
+/* (m, l, o): what is known of a set of keys. m in the unit of s; o not yet divided by l. */
+typedef struct state {
+  real *m, *l; /* [TILE] */
+  real *o;     /* [value_dim][TILE] */
+} state;
+
+static size_t attention_state(const attn_problem *problem) {
+  return TILE * (2 + (size_t)problem->value_dim) * sizeof(real);
+}
+
+static state state_in(void *memory) {
+  real *m = memory;
+  return (state){ m, m + TILE, m + 2 * TILE };
+}
+
+/* A tile at work. Row r is query `query[r]` of head `head[r]`. */
+typedef struct work {
+  const attn_problem *problem;
+  const attn_sequence *sequence;
+  int rows, vecs;              /* live rows; vectors that hold them */
+  int32_t head[TILE];
+  int64_t query[TILE];
+  int64_t first_key[TILE], last_key[TILE]; /* row r sees keys [first_key, last_key) as far as the mask allows */
+  real slope[TILE];                        /* ALiBi */
+  const char *k, *v;           /* of the tile's key/value head */
+  const void *mask_row[TILE];
+  bool one_mask_row;           /* all rows read the same mask row */
+  bool prescaled;              /* scores are brought to natural units before the softmax */
+  double unit;                 /* of s: 1 if prescaled, else scale */
+  real c;                      /* unit * log2(e), positive */
+  int64_t first, last;         /* some row sees keys of [first, last) and none outside */
+  int64_t all_first, all_last; /* every row sees [all_first, all_last), as far as the mask allows */
+  operand *q;                  /* [groups of head_dim][TILE] */
+  operand *q_rows;             /* [rows][groups of head_dim], for at most STREAM_ROWS rows */
+  real *s;                     /* [KEYS][TILE] */
+  real *bias;                  /* [KEYS][TILE] */
+  real *mask_line;             /* [KEYS] */
+  operand *p;                  /* [groups of KEYS][TILE]; the scores themselves where operands are numbers */
+  operand *k_block;            /* [KEYS][groups of head_dim]: k where it cannot be read in place */
+  operand *v_block;            /* [groups of KEYS][value_dim]: v likewise */
+  real *values;                /* [KEYS][value_dim]: v cleaned of NaN and Inf */
+  state chunk, total;
+} work;
+
+static size_t attention_scratch(const attn_problem *problem) {
+  const size_t d = (size_t)problem->head_dim, dv = (size_t)problem->value_dim;
+  const size_t reals = TILE * 2 * KEYS + KEYS * (dv + 1);
+  const size_t groups = TILE * (GROUPS(d) + GROUPS(KEYS)) + (STREAM_ROWS + KEYS) * GROUPS(d) + GROUPS(KEYS) * dv;
+  return (sizeof(work) + 63) / 64 * 64 + 2 * attention_state(problem) + reals * sizeof(real) + groups * sizeof(operand)
+      + 9 * 64;
+}
+
+static void *carve(char **at, size_t bytes) {
+  void *block = *at;
+  *at += (bytes + 63) / 64 * 64;
+  return block;
+}
+
+static int64_t clamp(int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; }
+
+/* Row r sees the keys of one interval: causal, window and lengths are all bounds on j. */
+static void set_visible(work *w, int r, int64_t query) {
+  const attn_problem *P = w->problem;
+  const attn_sequence *S = w->sequence;
+  int64_t first = 0, last = S->kv_len, p;
+  if (query >= S->q_len) last = 0;
+  p = query + S->query_offset;
+  if (P->causal && last > p + 1) last = p + 1;
+  if (P->window_left >= 0 && p - first > P->window_left) first = p - P->window_left;
+  if (P->window_right >= 0 && last - 1 - p > P->window_right) last = p + P->window_right + 1;
+  if (last <= first) first = last = 0;
+  w->first_key[r] = first;
+  w->last_key[r] = last;
+}
+
+static work *begin(const attn_problem *P, const attn_tile *T, void *scratch) {
+  work *w = scratch;
+  char *at = (char *)scratch + (sizeof(work) + 63) / 64 * 64;
+  const size_t d = (size_t)P->head_dim, dv = (size_t)P->value_dim;
+  w->q = carve(&at, GROUPS(d) * TILE * sizeof(operand));
+  w->q_rows = carve(&at, STREAM_ROWS * GROUPS(d) * sizeof(operand));
+  w->s = carve(&at, KEYS * TILE * sizeof(real));
+  w->p = carve(&at, GROUPS(KEYS) * TILE * sizeof(operand));
+  w->bias = carve(&at, KEYS * TILE * sizeof(real));
+  w->chunk = state_in(carve(&at, attention_state(P)));
+  w->total = state_in(carve(&at, attention_state(P)));
+  w->k_block = carve(&at, KEYS * GROUPS(d) * sizeof(operand));
+  w->v_block = carve(&at, GROUPS(KEYS) * dv * sizeof(operand));
+  w->values = carve(&at, KEYS * dv * sizeof(real));
+  w->mask_line = carve(&at, KEYS * sizeof(real));
+
+  const attn_sequence *S = T->sequence;
+  const int64_t group = P->q_heads / P->kv_heads;
+  const int64_t kv_head = T->first_head / group;
+  const int64_t size = (int64_t)attn_dtype_size(P->dtype);
+  w->problem = P;
+  w->sequence = S;
+  w->rows = (int)(T->heads * T->rows);
+  w->vecs = (w->rows + LANES - 1) / LANES;
+  w->k = (const char *)S->k + kv_head * P->k.head * size;
+  w->v = (const char *)S->v + kv_head * P->v.head * size;
+  w->one_mask_row = P->mask.row == 0 && (P->mask.head == 0 || T->heads == 1);
+
+  const void *q_row[TILE];
+  w->first = w->all_last = INT64_MAX;
+  w->last = w->all_first = 0;
+  for (int r = 0; r < w->rows; r++) {
+    const int64_t head = T->first_head + r / T->rows, query = T->first_row + r % T->rows;
+    w->head[r] = (int32_t)head;
+    w->query[r] = query;
+    q_row[r] = (const char *)S->q + (head * P->q.head + query * P->q.row) * size;
+    set_visible(w, r, query);
+    if (w->first_key[r] > w->all_first) w->all_first = w->first_key[r];
+    if (w->last_key[r] < w->all_last) w->all_last = w->last_key[r];
+    if (w->first_key[r] < w->last_key[r]) {
+      if (w->first_key[r] < w->first) w->first = w->first_key[r];
+      if (w->last_key[r] > w->last) w->last = w->last_key[r];
+    }
+    if (S->mask)
+      w->mask_row[r] = (const char *)S->mask
+          + (head * P->mask.head + query * P->mask.row) * (int64_t)attn_dtype_size(P->mask_dtype);
+    w->slope[r] = P->slopes ? (real)P->slopes[head] : 0;
+  }
+  for (int r = w->rows; r < w->vecs * LANES; r++) { /* idle lanes follow row 0, so that they never force a slow path */
+    w->first_key[r] = w->first_key[0];
+    w->last_key[r] = w->last_key[0];
+    w->query[r] = w->query[0];
+    w->head[r] = w->head[0];
+    w->slope[r] = 0;
+  }
+  for (int r = 0; w->rows <= STREAM_ROWS && r < w->rows; r++)
+    operand_line(P->dtype, q_row[r], P->q.element, P->head_dim, w->q_rows + r * GROUPS(P->head_dim));
+  operands_transposed(P->dtype, q_row, w->rows, P->q.element, P->head_dim, w->q, TILE, w->k_block);
+
+  /* Scores stay raw products where only a scale is to come; c then carries it. Terms in natural units need s in natural
+   * units, and so do scales that are not positive or leave float's comfortable range. */
+  w->prescaled = !(P->scale > 1e-30 && P->scale < 1e30) || P->softcap > 0 || S->mask || P->slopes;
+  w->unit = w->prescaled ? 1 : P->scale;
+  w->c = (real)(w->unit * 1.4426950408889634);
+  return w;
+}
+
+static void clear(const work *w, state *state) {
+  const int64_t dv = w->problem->value_dim;
+  for (int i = 0; i < w->vecs * LANES; i++) {
+    state->m[i] = LOWEST;
+    state->l[i] = 0;
+  }
+  for (int64_t d = 0; d < dv; d++) memset(state->o + d * TILE, 0, (size_t)(w->vecs * LANES) * sizeof(real));
+}
