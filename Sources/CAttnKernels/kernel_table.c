@@ -59,10 +59,38 @@ void attn_softmax_row(const attn_rows *shape, const void *x, void *out, void *sc
   attn_kernels_for(shape->dtype)->softmax_row(shape, x, out, scratch);
 }
 
+void attn_norm_row(const attn_norm *norm, const void *x, void *out, void *scratch) {
+  attn_kernels_for(norm->shape.dtype)->norm_row(norm, x, out, scratch);
+}
+
 void attn_activation_row(const attn_rows *shape, attn_activation activation, const void *x, const void *up,
                          int64_t up_column, void *out) {
   attn_kernels_for(shape->dtype)->activation_row(shape, activation, x, up, up_column, out);
 }
+
+static const char *table_row(const attn_gather *g, const char *id) {
+  int32_t narrow;
+  int64_t number;
+  if (g->id_size == 4) memcpy(&narrow, id, 4), number = narrow;
+  else memcpy(&number, id, 8);
+  return (const char *)g->table + number * g->table_step;
+}
+
+void attn_gather_rows(const attn_gather *g, const void *ids, int64_t count, const void *added, void *out) {
+  const attn_kernels *kernels = attn_kernels_for(g->shape.dtype);
+  const int64_t ahead = 4, lines = 4; /* the beginnings of rows to come; the hardware follows a row once it has begun */
+  const char *id = ids, *other = added;
+  char *to = out;
+  for (int64_t i = 0; i < count; i++, id += g->id_step, to += g->out_step, other += other ? g->added_step : 0) {
+    if (i + ahead < count) {
+      const char *next = table_row(g, id + ahead * g->id_step);
+      for (int64_t line = 0; line < lines; line++) __builtin_prefetch(next + 64 * line);
+    }
+    kernels->sum_row(&g->shape, table_row(g, id), other, g->added_column, to);
+  }
+}
+
+void attn_streamed(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
 void attn_load_row(attn_dtype dtype, const void *x, int64_t stride, int64_t count, void *reals) {
   attn_kernels_for(dtype)->load_row(dtype, x, stride, count, reals);

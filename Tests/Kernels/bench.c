@@ -82,13 +82,13 @@ static double finish(setup *u) {
 }
 
 static double softmax(setup *u) {
-  const attn_rows shape = { u->dtype, COLUMNS, 1, 1 };
+  const attn_rows shape = { u->dtype, COLUMNS, 1, 1, false };
   u->s->kernels->softmax_row(&shape, u->x, u->out, u->reals);
   return 2e-9 * COLUMNS * (double)attn_dtype_size(u->dtype);
 }
 
 static double activation(setup *u, attn_activation which) {
-  const attn_rows shape = { u->dtype, COLUMNS, 1, 1 };
+  const attn_rows shape = { u->dtype, COLUMNS, 1, 1, false };
   u->s->kernels->activation_row(&shape, which, u->x, NULL, 0, u->out);
   return 2e-9 * COLUMNS * (double)attn_dtype_size(u->dtype);
 }
@@ -96,6 +96,16 @@ static double activation(setup *u, attn_activation which) {
 static double gelu(setup *u) { return activation(u, ATTN_GELU); }
 static double gelu_tanh(setup *u) { return activation(u, ATTN_GELU_TANH); }
 static double silu(setup *u) { return activation(u, ATTN_SILU); }
+
+static double norm(setup *u, bool centred) {
+  const attn_norm norm = { { u->dtype, COLUMNS, 1, 1, false }, centred, 1e-5, u->reals, centred ? u->reals : NULL };
+  u->s->kernels->norm_row(&norm, u->x, u->out, NULL);
+  return 2e-9 * COLUMNS * (double)attn_dtype_size(u->dtype);
+}
+
+static double layer_norm(setup *u) { return norm(u, true); }
+static double rms_norm(setup *u) { return norm(u, false); }
+static double relu(setup *u) { return activation(u, ATTN_RELU); }
 
 static double load(setup *u) {
   u->s->kernels->load_row(u->dtype, u->x, 1, COLUMNS, u->reals);
@@ -158,9 +168,12 @@ void bench(const subject *subjects, int count) {
     { "pack_b^T GB/s", pack_b_transposed, true },
     { "finish GB/s", finish, true },
     { "softmax_row GB/s", softmax, true },
+    { "layer_norm GB/s", layer_norm, true },
+    { "rms_norm GB/s", rms_norm, true },
+    { "relu GB/s", relu, true },
     { "gelu GB/s", gelu, true },
-    { "gelu_tanh GB/s", gelu_tanh, false },
-    { "silu GB/s", silu, false },
+    { "gelu_tanh GB/s", gelu_tanh, true },
+    { "silu GB/s", silu, true },
     { "load_row GB/s", load, true },
     { "store_row GB/s", store, true },
   };

@@ -23,6 +23,8 @@ static void test(const subject *s) {
   test_finish(s);
   test_softmax(s);
   test_activation(s);
+  test_norm(s);
+  test_sum(s);
   test_load(s);
   test_store(s);
 }

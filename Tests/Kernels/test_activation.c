@@ -67,7 +67,7 @@ static void sweep(const subject *s, attn_activation activation, loss *worst) {
                                     FLT_MAX, -FLT_MAX, 1e4, -1e4, 1e13, -1e13, 2e19, -2e19, 88.3, -88.3, 88.5, -88.5,
                                     89, -89, -103, 103, 14.2, -14.2, 1.41421354, -1.41421354, -13, 0.625, -0.625 };
   const int specials = sizeof special / sizeof *special, batches = check_trials(s->dtype_count > 1 ? 300 : 120);
-  const attn_rows shape = { s->real_dtype, BATCH, 1, 1 };
+  const attn_rows shape = { s->real_dtype, BATCH, 1, 1, false };
   const size_t bytes = BATCH * attn_dtype_size(s->real_dtype);
   for (int batch = 0; batch < batches; batch++) {
     guard_reset();
@@ -99,7 +99,7 @@ static void every_half(const subject *s, attn_dtype dtype, attn_activation activ
   guard_seal();
   uint16_t *out = guard_new((size_t)count * 2, 2);
   check_context("%s of all %s patterns", names[activation], dtype_name(dtype));
-  const attn_rows shape = { dtype, count, 1, 1 };
+  const attn_rows shape = { dtype, count, 1, 1, false };
   s->kernels->activation_row(&shape, activation, x, NULL, 0, out);
   for (int i = 0; i < count; i++)
     check_one(s, dtype, activation, half_value(dtype, x[i]), half_value(dtype, out[i]), worst);
@@ -126,7 +126,7 @@ static void shapes(const subject *s) {
     }
     check_context("%s of %ld %s, strides %ld %ld %ld, gated %d, in place %d", names[activation], (long)n,
                   dtype_name(dtype), (long)x.stride[2], (long)up.stride[2], (long)out.stride[2], gated, in_place);
-    const attn_rows shape = { dtype, n, x.stride[2], out.stride[2] };
+    const attn_rows shape = { dtype, n, x.stride[2], out.stride[2], !in_place && random_chance(2) };
     s->kernels->activation_row(&shape, activation, x.data, gated ? up.data : NULL, up.stride[2], out.data);
     for (int64_t j = 0; j < n; j++) {
       const double gate = gated ? view_get(&up, 0, 0, j) : 1;

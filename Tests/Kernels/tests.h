@@ -25,6 +25,8 @@ void test_stream(const subject *s);
 void test_finish(const subject *s);
 void test_softmax(const subject *s);
 void test_activation(const subject *s);
+void test_norm(const subject *s);
+void test_sum(const subject *s);
 void test_load(const subject *s);
 void test_store(const subject *s);
 

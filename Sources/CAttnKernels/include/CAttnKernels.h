@@ -116,18 +116,47 @@ void attn_pack(attn_dtype dtype, const attn_matrix *b, int64_t k, int64_t n, voi
 
 /* ---- rows ---- */
 
-/* Rows i in [0, rows): x + i*x_row elements, columns x_column apart; likewise out. out may be x. */
+/* One row of each operand; elements lie x_column (out_column) elements apart. out may be an input. */
 typedef struct attn_rows {
   attn_dtype dtype;
   int64_t columns;
   int64_t x_column, out_column;
+  bool stream; /* out goes past the caches; it is no input then. Ends with attn_streamed() on the thread that wrote */
 } attn_rows;
 
-/* scratch: columns reals, rounded up to 64 bytes. */
+/* Rows of so many elements need no scratch for a softmax: its exponentials stay in the L1 cache. */
+#define ATTN_NEAR_COLUMNS 4096
+
+/* scratch: columns reals. It may be NULL for near rows, and where x and out are contiguous reals. */
 void attn_softmax_row(const attn_rows *shape, const void *x, void *out, void *scratch);
+
+/* (x - mean) / sqrt(variance + eps) * weight + bias; without a centre the mean is taken as 0. */
+typedef struct attn_norm {
+  attn_rows shape;
+  bool centred;
+  double eps;
+  const void *weight, *bias; /* columns contiguous reals, or NULL */
+} attn_norm;
+
+/* scratch: columns reals; not used where x and out are contiguous. */
+void attn_norm_row(const attn_norm *norm, const void *x, void *out, void *scratch);
 /* out = activation(x), or activation(x) * up with up != NULL (columns up_column apart). */
 void attn_activation_row(const attn_rows *shape, attn_activation activation, const void *x,
                          const void *up, int64_t up_column, void *out);
+
+/* Rows of a table by number; steps between ids, rows of the table, of out and of added count bytes. */
+typedef struct attn_gather {
+  attn_rows shape; /* x: of the table */
+  const void *table;
+  int64_t table_step;
+  int32_t id_size; /* 4 or 8 bytes */
+  int64_t id_step, out_step, added_step, added_column;
+} attn_gather;
+
+/* out = table[id] + added for `count` ids in range; without added (NULL) a copy, bit by bit. */
+void attn_gather_rows(const attn_gather *gather, const void *ids, int64_t count, const void *added, void *out);
+/* Streamed stores become visible in order with what this thread does next. */
+void attn_streamed(void);
 /* Conversion between a dtype's elements and its computing type (float; double for ATTN_F64). */
 void attn_load_row(attn_dtype dtype, const void *x, int64_t stride, int64_t count, void *reals);
 void attn_store_row(attn_dtype dtype, const void *reals, int64_t count, void *out, int64_t stride);

@@ -16,6 +16,9 @@
 #include "math.h"
 #include "attention.h"
 #include "rows.h"
+#include "softmax.h"
+#include "norms.h"
+#include "activations.h"
 #include "gemm.h"
 
 #define TABLE_NAME_(isa, real_name) attn_kernels_##isa##_##real_name
@@ -44,7 +47,9 @@ const attn_kernels TABLE_NAME(ISA, REAL_NAME) = {
   .stream = stream,
   .finish = finish,
   .softmax_row = softmax_row,
+  .norm_row = norm_row,
   .activation_row = activation_row,
+  .sum_row = sum_row,
   .load_row = load_row,
   .store_row = store_row,
 };

@@ -1,15 +1,20 @@
-/* exp, tanh and the normal distribution function over vectors; for doubles the C library's, lane by lane. */
+/* exp, tanh and gelu over vectors; for doubles the C library's, lane by lane. */
 
 #if REAL_IS_FLOAT
 
 #define LOG2E 1.44269504f
+#define HALF_LOG2E 0.72134752f
 
-/* Horner's rule; coefficient 0 is the constant term. */
+/* Horner's rule in x^2 for the even and the odd powers: half as long a wait as in x. Coefficient 0 is the constant term. */
 WORD vec polynomial(const float *coefficient, int count, vec x) {
-  vec p = v_set1(coefficient[count - 1]);
+  const vec square = x * x;
+  vec p[2] = { v_set1(coefficient[count - 1]), v_set1(coefficient[count - 2]) }; /* of the last power, and the one before */
 #pragma clang loop unroll(full)
-  for (int i = count - 2; i >= 0; i--) p = v_fma(p, x, v_set1(coefficient[i]));
-  return p;
+  for (int i = count - 3; i >= 0; i--) {
+    const int which = (count - 1 - i) % 2;
+    p[which] = v_fma(p[which], square, v_set1(coefficient[i]));
+  }
+  return (count - 1) % 2 ? v_fma(p[0], x, p[1]) : v_fma(p[1], x, p[0]);
 }
 
 /* e^x = 2^n e^r; relative error below 2e-7. Without an instruction for 2^n, results above 2^127.5 are Inf.
@@ -32,18 +37,32 @@ WORD vec v_tanh(vec x) {
   return v_select(v_abs(x) < v_set1(0.625f), near, v_sign_of(far, x));
 }
 
-/* Phi(x) = (1 + erf(x / sqrt 2)) / 2, with relative accuracy in the lower tail too. With a = |x| / sqrt 2:
- * a < 1: erf(a) = a P(a^2); else erfc(a) = e^(-a^2) erfcx(a), erfcx a polynomial in 1 / (1 + a/2). */
-WORD vec v_normal_cdf(vec x) {
-  static const float p[] = { 1.12837911f, -3.76126260e-1f, 1.12836003e-1f, -2.68544443e-2f, 5.18953567e-3f,
-                             -8.02084222e-4f, 7.88912294e-5f };
-  static const float q[] = { 0, 2.82099128e-1f, 2.82025486e-1f, 2.47078598e-1f, 1.78281918e-1f, 6.22533299e-2f,
-                             8.06458294e-2f, -2.24846497e-1f, 9.30313766e-2f };
-  const vec y = x * 0.70710678f, a = v_min(v_set1(10.0f), v_abs(y)), z = a * a;
-  const vec near = 0.5f * v_fma(y, polynomial(p, 7, y * y), v_set1(1.0f));
-  const vec rest = v_fma(a, a, -z); /* what rounding took from a^2; 0 without a fused multiply-add */
-  const vec tail = 0.5f * polynomial(q, 9, 1.0f / v_fma(a, v_set1(0.5f), v_set1(1.0f))) * v_exp(-z) * (1.0f - rest);
-  return v_select(v_abs(y) < v_set1(1.0f), near, v_select(x < (vec){0}, tail, 1.0f - tail));
+/* Beyond it e^(-x^2 / 2) is 0, and every power of two before it can be made: x^2 LOG2E / 2 = -EXPONENT_LOWEST. */
+#define GELU_END (EXPONENT_LOWEST < -127.0f ? 14.894f : 13.27f)
+
+/* gelu(x) = max(x, 0) - |x| Phi(-|x|), which cancels nowhere. Phi(-a) = e^(-a^2 / 2) erfcx(a / sqrt 2) / 2, its second
+ * part t P(t) with t = 1 / (1 + 0.3465 a), relative error of P below 3e-8. */
+WORD vec v_gelu(vec x) {
+  static const float p[] = { 1.38213143e-1f, 1.38561890e-1f, 1.18040025e-1f, 1.09845266e-1f, -3.31505537e-2f,
+                             1.78851426e-1f, -2.66732901e-1f, 1.45003796e-1f, -2.86320914e-2f };
+  const vec a = v_min(v_set1(GELU_END), v_abs(x));
+  const vec t = 1.0f / v_fma(a, v_set1(0.34648232f), v_set1(1.0f));
+  /* e^(-a^2 / 2) = 2^n 2^r, the range already in order */
+  const vec z = a * a, n = v_round(z * -HALF_LOG2E);
+  const vec power = v_ldexp(v_exp2_fraction(v_fma(z, v_set1(-HALF_LOG2E), -n)), n);
+  return v_max((vec){0}, x) - polynomial(p, 9, t) * power * (a * t);
+}
+
+/* The same with shorter polynomials, relative error below 1e-5: enough for the 8 bits of a bfloat16. */
+WORD vec v_gelu_short(vec x) {
+  static const float p[] = { 1.23623826e-1f, 1.19943775e-1f, 1.34424299e-1f, 1.30125191e-2f, 1.83429539e-1f,
+                             -7.44361356e-2f };
+  static const float e[] = { 9.99999285e-1f, 6.93121791e-1f, 2.40247443e-1f, 5.59178591e-2f, 9.57009662e-3f };
+  const vec a = v_min(v_set1(GELU_END), v_abs(x));
+  const vec t = 1.0f / v_fma(a, v_set1(0.30935922f), v_set1(1.0f));
+  const vec z = a * a, n = v_round(z * -HALF_LOG2E);
+  const vec power = v_ldexp(polynomial(e, 5, v_fma(z, v_set1(-HALF_LOG2E), -n)), n);
+  return v_max((vec){0}, x) - polynomial(p, 6, t) * power * (a * t);
 }
 
 #else
@@ -55,6 +74,7 @@ WORD vec v_normal_cdf(vec x) {
 
 WORD vec v_exp(vec x) { EACH_LANE(exp(x[i])); }
 WORD vec v_tanh(vec x) { EACH_LANE(tanh(x[i])); }
-WORD vec v_normal_cdf(vec x) { EACH_LANE(0.5 * erfc(-0.7071067811865476 * x[i])); }
+WORD vec v_gelu(vec x) { EACH_LANE(0.5 * x[i] * erfc(-0.7071067811865476 * x[i])); }
+#define v_gelu_short v_gelu
 
 #endif

@@ -56,13 +56,14 @@ private func activate(_ activation: attn_activation, _ x: Tensor, _ name: Static
     var walk = try RowWalk(tensors[0].shape, tensors)
     let (columns, steps) = walk.takeColumns()
     let size = x.dtype.size, rows = walk
-    var layout = attn_rows()
-    layout.dtype = x.dtype.kernel
-    layout.out_column = Int64(steps[0] / size)
-    layout.x_column = Int64(steps[1] / size)
+    let isOne = columns == 1  // side by side whatever the stride
+    let layout = attn_rows(dtype: x.dtype.kernel, columns: 0, x_column: isOne ? 1 : Int64(steps[1] / size),
+                           out_column: isOne ? 1 : Int64(steps[0] / size), stream: out.isStreamed(over: x, up))
     let outStep = steps[0], xStep = steps[1], upStep = up == nil ? 0 : steps[2], isGated = up != nil
-    let upColumn = Int64(upStep / size)
-    parallelFor(rows.count * columns, grain: elementsPerRange) { elements in
+    let upColumn = isOne ? 1 : Int64(upStep / size)
+    let cost = activation == ATTN_RELU ? ElementCost.moved : .exponential
+    let count = rows.count * columns, line = 64  // of the cache, in bytes at least: ranges begin as aligned as their tensors
+    parallelFor(count, grain: cost.grain(count, columns: 1, x.dtype, unit: line)) { elements in
         let (firstRow, firstColumn) = elements.lowerBound.quotientAndRemainder(dividingBy: columns)
         let (lastRow, lastColumn) = (elements.upperBound - 1).quotientAndRemainder(dividingBy: columns)
         var piece = layout
@@ -72,5 +73,6 @@ private func activate(_ activation: attn_activation, _ x: Tensor, _ name: Static
             let up = isGated ? UnsafeRawPointer(at[2] + from &* upStep) : nil
             attn_activation_row(&piece, activation, at[1] + from &* xStep, up, upColumn, at[0] + from &* outStep)
         }
+        if layout.stream { attn_streamed() }
     }
 }

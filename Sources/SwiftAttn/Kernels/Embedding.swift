@@ -34,53 +34,48 @@ public func embedding(_ ids: Tensor, table: Tensor, residual: Tensor? = nil, out
     try written?.expectApart(fromOrSameAs: added, "residual")
     try checkIDs(ids, rows: table.shape[0])
     if out.isEmpty { return }
-    if table.dtype == .float64 {
-        try run(Double.self, ids, table, added, out)
-    } else {
-        try run(Float.self, ids, table, added, out)
+
+    let walk = try RowWalk(ids.shape, [ids, out, added].compactMap { $0 })
+    let isAdded = added != nil
+    var layout = attn_gather()
+    layout.shape = attn_rows(table, out, columns: columns, stream: out.isStreamed(over: added))
+    layout.table = UnsafeRawPointer(table.data)
+    layout.table_step = Int64(table.strides[0] &* table.dtype.size)
+    layout.id_size = Int32(ids.dtype.size)
+    layout.id_step = Int64(walk.step(0))
+    layout.out_step = Int64(walk.step(1))
+    layout.added_step = isAdded ? Int64(walk.step(2)) : 0
+    layout.added_column = columns == 1 ? 1 : Int64(added?.strides[shape.count - 1] ?? 0)
+    let gather = layout
+    parallelFor(walk.count, grain: ElementCost.gathered.grain(walk.count, columns: columns, table.dtype)) { rows in
+        withUnsafePointer(to: gather) { gather in
+            walk.forEachRun(rows) { _, count, at in
+                attn_gather_rows(gather, at[0], Int64(count), isAdded ? UnsafeRawPointer(at[2]) : nil, at[1])
+            }
+        }
+        if gather.shape.stream { attn_streamed() }
     }
 }
 
 private func checkIDs(_ ids: Tensor, rows: Int) throws(Failure) {
     if ids.isEmpty { return }
     let walk = try RowWalk(ids.shape, [ids])
+    let step = walk.step(0), isWide = ids.dtype == .int64
     var wrong: (entry: Int, id: Int)?
-    walk.forEach(0..<walk.count) { entry, at in
-        let id = number(ids.dtype, at[0])
-        if (id < 0 || id >= rows) && wrong == nil { wrong = (entry, id) }
+    walk.forEachRun(0..<walk.count) { entry, count, at in
+        var isRight = true
+        for i in 0..<count {
+            let id = number(isWide, at[0] + i &* step)
+            isRight = isRight && UInt(bitPattern: id) < UInt(rows)  // negative ids are huge
+        }
+        if isRight || wrong != nil { return }
+        let first = (0..<count).first { UInt(bitPattern: number(isWide, at[0] + $0 &* step)) >= UInt(rows) }!
+        wrong = (entry + first, number(isWide, at[0] + first &* step))
     }
     if let wrong { throw .argument("ids: entry \(wrong.entry) is \(wrong.id), expected 0 <= id < \(rows)") }
 }
 
 @inline(__always)
-private func number(_ dtype: DType, _ p: UnsafeRawPointer) -> Int {
-    dtype == .int64 ? Int(p.load(as: Int64.self)) : Int(p.load(as: Int32.self))
-}
-
-private func run<R: Real>(_ type: R.Type, _ ids: Tensor, _ table: Tensor, _ residual: Tensor?, _ out: Tensor) throws(Failure) {
-    let columns = table.shape[1]
-    let walk = try RowWalk(ids.shape, [ids, out, residual].compactMap { $0 })
-    let from = RowLayout<R>(table), to = RowLayout<R>(out), added = residual.map { RowLayout<R>($0) }
-    let first = UnsafeRawPointer(table.data!), step = table.strides[0] &* table.dtype.size, dtype = ids.dtype
-    parallelFor(walk.count, grain: max(elementsPerRange / columns, 1)) { rows in
-        withUnsafeTemporaryAllocation(of: R.self, capacity: 2 * RowLayout<R>.piece) { pieces in
-            let piece = pieces.baseAddress!, second = piece + RowLayout<R>.piece
-            walk.forEach(rows) { _, at in
-                let row = first + number(dtype, at[0]) &* step
-                var column = 0
-                while column < columns {
-                    let count = min(columns - column, RowLayout<R>.piece)
-                    let source = from.load(row, column, count, piece), target = to.target(at[1], column, piece)
-                    if let added {
-                        let other = added.load(at[2], column, count, second)
-                        for i in 0..<count { target[i] = source[i] + other[i] }
-                    } else if UnsafePointer(target) != source {
-                        target.update(from: source, count: count)
-                    }
-                    to.store(at[1], column, count, piece)
-                    column += count
-                }
-            }
-        }
-    }
+private func number(_ isWide: Bool, _ p: UnsafeRawPointer) -> Int {
+    isWide ? Int(p.load(as: Int64.self)) : Int(p.load(as: Int32.self))
 }

@@ -49,17 +49,55 @@ struct RowLayout<R: Real> {
     }
 }
 
-extension Real {
-    /// `count` values at `place`: the elements of a (count,) tensor, or `filler` without one.
-    static func fill(_ place: UnsafeMutablePointer<Self>, _ count: Int, from tensor: Tensor?, else filler: Self) {
-        guard let tensor else { return place.initialize(repeating: filler, count: count) }
-        if tensor.dtype.computing.size == MemoryLayout<Self>.size {
-            attn_load_row(tensor.dtype.kernel, tensor.data, Int64(tensor.strides[0]), Int64(count), place)
+extension Tensor {
+    /// The elements of a (count,) tensor side by side in the computing type of `dtype`: its own memory, or converted into
+    /// `place`.
+    func reals(of dtype: DType, into place: UnsafeMutableRawPointer?) -> UnsafeRawPointer {
+        if hasReals(of: dtype) { return UnsafeRawPointer(data!) }
+        if dtype != .float64 || self.dtype == .float64 {
+            attn_load_row(self.dtype.kernel, data, Int64(strides[0]), Int64(shape[0]), place)
         } else {
-            for i in 0..<count {
-                (place + i).initialize(to: Self(tensor.pointer(byOffset: i &* tensor.strides[0]).load(as: Float.self)))
+            let doubles = place!.bindMemory(to: Double.self, capacity: shape[0])
+            for i in 0..<shape[0] {
+                doubles[i] = Double(pointer(byOffset: i &* strides[0]).load(as: Float.self))
             }
         }
+        return UnsafeRawPointer(place!)
+    }
+
+    /// `reals` needs no place.
+    func hasReals(of dtype: DType) -> Bool { self.dtype == dtype.computing && strides[0] == 1 }
+}
+
+extension attn_rows {
+    /// Rows along the last dim of both tensors.
+    init(_ x: Tensor, _ out: Tensor, columns: Int, stream: Bool) {
+        let isOne = columns == 1  // side by side whatever the stride
+        self.init(dtype: x.dtype.kernel, columns: Int64(columns), x_column: isOne ? 1 : Int64(x.strides[x.rank - 1]),
+                  out_column: isOne ? 1 : Int64(out.strides[out.rank - 1]), stream: stream)
+    }
+
+    var isContiguous: Bool { x_column == 1 && out_column == 1 }
+}
+
+/// Rows in the computing type, for kernels and their parameters.
+struct RowScratch {
+    fileprivate let memory: UnsafeMutableRawPointer?
+    fileprivate let step: Int
+
+    /// nil without rows.
+    func row(_ i: Int) -> UnsafeMutableRawPointer? { memory.map { $0 + i &* step } }
+}
+
+/// `count` rows of `columns` reals while `body` runs; asked for before anything is written.
+func withRowScratch(_ count: Int, _ columns: Int, _ dtype: DType, _ body: (RowScratch) throws(Failure) -> Void) throws(Failure) {
+    if count == 0 { return try body(RowScratch(memory: nil, step: 0)) }
+    let line = 64  // of the cache: rows of several threads share none
+    let (step, overflow) = columns.multipliedReportingOverflow(by: dtype.computing.size)
+    guard !overflow, step <= Int.max - line else { throw Failure.outOfMemory }
+    let rounded = (step + line - 1) / line * line
+    try withScratch(of: UInt8.self, rounded, times: count) { memory throws(Failure) in
+        try body(RowScratch(memory: UnsafeMutableRawPointer(memory), step: rounded))
     }
 }
 

@@ -79,6 +79,22 @@ struct RowWalk {
         }
     }
 
+    /// Calls `body` with the first row, the length and the first row's places of each run: rows that lie `steps` apart.
+    @inline(__always)
+    func forEachRun(_ rows: Range<Int>, _ body: (_ row: Int, _ count: Int, _ at: UnsafePointer<UnsafeMutableRawPointer>) -> Void) {
+        withUnsafeTemporaryAllocation(of: UnsafeMutableRawPointer.self, capacity: operands.count) { at in
+            var row = rows.lowerBound
+            while row < rows.upperBound {
+                let count = min(place(row, at), rows.upperBound - row)
+                body(row, count, at.baseAddress!)
+                row += count
+            }
+        }
+    }
+
+    /// Bytes between the rows of a run in one of the tensors.
+    func step(_ tensor: Int) -> Int { operands[tensor].step }
+
     /// Where `row` lies in each tensor; the result is how many rows are left in its last dim.
     private func place(_ row: Int, _ at: UnsafeMutableBufferPointer<UnsafeMutableRawPointer>) -> Int {
         for i in operands.indices { at.initializeElement(at: i, to: operands[i].data) }
@@ -93,8 +109,38 @@ struct RowWalk {
     }
 }
 
-/// Below this many elements for each thread, waking it costs more than it saves.
+/// Below this many elements for each thread, waking it costs more than it saves: a nanosecond each.
 let elementsPerRange = 16_384
+
+/// What an element of a row costs in cache, measured on 16 float32 lanes: decides how many threads are worth waking.
+enum ElementCost: Int {
+    case moved = 90, normalized = 140, gathered = 160, exponential = 220  // picoseconds; gathered: rows from anywhere
+
+    /// Less than two ranges of so much work run on the caller alone: waking a thread costs some microseconds itself.
+    private static let range = 15_000_000
+    /// A thread that was held up leaves others at most an eighth of its share to wait for.
+    private static let rangesPerThread = 8
+
+    /// How many of `count` rows go in one range: as many ranges for each thread, and a multiple of `unit` in each.
+    func grain(_ count: Int, columns: Int, _ dtype: DType, unit: Int = 1) -> Int {
+        let each = dtype == .float64 && self == .exponential ? 20 * rawValue : rawValue  // of doubles one by one, in C's library
+        let ranges = count / max(ElementCost.range / each / columns, 1), threads = Library.threadCount
+        if ranges < 2 { return count }
+        let even = ranges < threads ? ranges : min(ranges / threads, ElementCost.rangesPerThread) * threads
+        return max(count / even / unit, 1) * unit
+    }
+}
+
+/// Outputs of so many bytes are written past the caches, which cannot hold them for a reader: memory is then not read before
+/// it is overwritten, a third of the traffic.
+let streamedBytes = 32 << 20
+
+extension Tensor {
+    /// Whether this output is to be streamed; an input that is overwritten is in the cache anyway.
+    func isStreamed(over inputs: Tensor?...) -> Bool {
+        shape.reduce(dtype.size, *) >= streamedBytes && !inputs.contains { $0?.data == data }
+    }
+}
 
 /// `body` over [0, count) in ranges of at least `grain`, on the threads; less than two grains run on the caller alone.
 func parallelFor(_ count: Int, grain: Int, _ body: (Range<Int>) -> Void) {

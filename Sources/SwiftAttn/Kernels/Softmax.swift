@@ -27,23 +27,19 @@ public func softmax(_ x: Tensor, axis: Int = -1, out: Tensor) throws(Failure) {
     let from = x.permuting(order), to = out.permuting(order)
     let columns = x.shape[dim]
     let walk = try RowWalk(to.leading(1).shape, [from, to])
-    var layout = attn_rows()
-    layout.dtype = x.dtype.kernel
-    layout.columns = Int64(columns)
-    layout.x_column = Int64(from.strides[x.rank - 1])
-    layout.out_column = Int64(to.strides[x.rank - 1])
+    let shape = attn_rows(from, to, columns: columns, stream: out.isStreamed(over: x))
 
-    /* A few ranges for each thread, each with a scratch row of its own. */
-    let grain = max(elementsPerRange / columns, walk.count / (4 * Library.threadCount), 1)
+    /* Each range has a scratch row of its own if the kernel needs one. */
+    let grain = ElementCost.exponential.grain(walk.count, columns: columns, x.dtype)
     let ranges = max(walk.count / grain, 1)
-    let widest = 16  // the kernel works in whole vectors, of at most so many elements
-    let each = (columns + widest) * (x.dtype.computing.size / MemoryLayout<Float>.size)
-    try withScratch(of: Float.self, each, times: ranges) { scratch in
+    let isFar = columns > Int(ATTN_NEAR_COLUMNS) && !(shape.isContiguous && x.dtype == x.dtype.computing)
+    try withRowScratch(isFar ? ranges : 0, columns, x.dtype) { scratch in
         parallelFor(walk.count, grain: grain) { rows in
-            let own = scratch + rows.lowerBound / grain * each
-            withUnsafePointer(to: layout) { layout in
-                walk.forEach(rows) { _, at in attn_softmax_row(layout, at[0], at[1], own) }
+            let own = scratch.row(rows.lowerBound / grain)
+            withUnsafePointer(to: shape) { shape in
+                walk.forEach(rows) { _, at in attn_softmax_row(shape, at[0], at[1], own) }
             }
+            if shape.stream { attn_streamed() }
         }
     }
 }
