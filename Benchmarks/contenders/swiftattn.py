@@ -33,7 +33,11 @@ def formulations(case: Case, inputs: dict[str, np.ndarray]) -> dict[str, Callabl
         function = partial(swiftattn.scaled_dot_product_attention, is_causal=case.causal, precision=case.precision)
         return {"scaled_dot_product_attention": lambda: _call(partial(function, *inputs.values()))}
     if case.operation == "linear":
-        return {"linear": lambda: _call(partial(swiftattn.linear, **inputs, precision=case.precision))}
+        linear = partial(swiftattn.linear, inputs["x"], precision=case.precision)
+        return {
+            "linear": lambda: _call(partial(linear, inputs["weight"])),
+            "weight packed": lambda: _call(partial(linear, swiftattn.PackedWeight(inputs["weight"]))),
+        }
     if case.operation in _FUNCTIONS:
         return {case.operation: lambda: _call(partial(getattr(swiftattn, case.operation), *inputs.values()))}
     return {}
