@@ -25,8 +25,9 @@ WORD vec load_some(attn_dtype dtype, const void *x, int64_t stride, int64_t coun
   }
 #endif
   if (stride == 1 && count == LANES) return v_load(x);
+  typedef real unaligned __attribute__((aligned(2))); /* it may be a pair of 16-bit numbers */
   vec v = {0};
-  const real *from = x;
+  const unaligned *from = x;
   for (int64_t i = 0; i < count; i++) v[i] = from[i * stride];
   return v;
 }

@@ -37,7 +37,7 @@ WORD void stream_rows_of(const int rows, STREAM_ARGUMENTS) {
     for (; p + LANES <= end; p += LANES) {
       if (lanes == LANES) {
 #pragma clang loop unroll(full)
-        for (int r = 0; r < LANES; r++) square[r] = v_load((const real *)b[r] + p);
+        for (int r = 0; r < LANES; r++) square[r] = v_load(b[r] + p);
       } else {
         load_square(b, lanes, p, LANES, square);
       }

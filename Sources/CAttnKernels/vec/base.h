@@ -15,7 +15,8 @@ typedef uint16_t halfvec __attribute__((vector_size(VEC_BYTES * 2 / sizeof(real)
 
 #define WORD static inline __attribute__((always_inline, unused))
 
-WORD vec v_load(const real *p) { vec v; memcpy(&v, p, sizeof v); return v; }
+/* From any address: pairs of 16-bit numbers are moved as floats. */
+WORD vec v_load(const void *p) { vec v; memcpy(&v, p, sizeof v); return v; }
 WORD void v_store(real *p, vec v) { memcpy(p, &v, sizeof v); }
 WORD halfvec v_load_half(const uint16_t *p) { halfvec v; memcpy(&v, p, sizeof v); return v; }
 WORD void v_store_half(uint16_t *p, halfvec v) { memcpy(p, &v, sizeof v); }
