@@ -7,7 +7,7 @@
 
 #define ISA avx512
 #define REAL_NAME double
-#define PRODUCT_VECS 4 /* 6 x 4 24 accumulators + 4 of b + 1 of a = 29 of 32 zmm */
+#define PRODUCT_VECS 4 /* 6 x 4: 24 accumulators + 4 of b + 1 of a = 29 of 32 zmm */
 
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), apply_to = function)
 #define VEC_BYTES 64

@@ -6,7 +6,7 @@
 
 #define ISA neon
 #define REAL_NAME double
-#define PRODUCT_VECS 4 /* 6 x 4 24 accumulators + 4 of b + 1 of a = 29 of 32 registers */
+#define PRODUCT_VECS 4 /* 6 x 4: 24 accumulators + 4 of b + 1 of a = 29 of 32 registers */
 
 #define VEC_BYTES 16
 #define DOUBLE_HAS_FMA

@@ -7,7 +7,7 @@
 
 #define ISA neon
 #define REAL_NAME float
-#define PRODUCT_VECS 4 /* 6 x 4 24 accumulators + 4 of b + 1 of a = 29 of 32 registers */
+#define PRODUCT_VECS 4 /* 6 x 4: 24 accumulators + 4 of b + 1 of a = 29 of 32 registers */
 
 #include "../vec/neon.h"
 

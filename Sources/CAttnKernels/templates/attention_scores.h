@@ -60,25 +60,13 @@ static bool boundary(const work *w, int64_t key, int64_t n) {
   return key < w->all_first || key + n > w->all_last;
 }
 
-/* Asks for rows [key, key + n) of k or v. With few queries memory is the limit, and rows side by side are a pattern that
- * the hardware does not see through. */
-static void prefetch_rows(const char *x, const attn_strides *strides, const work *w, int64_t key, int64_t n,
-                          int64_t width) {
-  const int64_t size = (int64_t)attn_dtype_size(w->problem->dtype);
-  if (strides->element != 1) return;
-  for (int64_t j = key; j < key + n && j < w->last; j++)
-    for (int64_t at = 0; at < width * size; at += 64) __builtin_prefetch(x + j * strides->row * size + at, 0, 2);
-}
-
 /* The products of few queries: keys in lanes, so that k is read once, then turned. The same sums, bit for bit. */
-static void stream_scores(work *w, int64_t key, int64_t n, int64_t groups, const operand *const *row) {
+static void stream_scores(work *w, int64_t n, int64_t groups, const operand *const *row) {
   const operand *query[STREAM_ROWS];
   real turned[STREAM_ROWS * LANES];
   for (int r = 0; r < w->rows; r++) query[r] = w->q_rows + r * groups;
   for (int64_t j = 0; j < n; j += LANES) {
     const int64_t some = n - j < LANES ? n - j : LANES;
-    prefetch_rows(w->k, &w->problem->k, w, key + KEYS + j, some, w->problem->head_dim);
-    prefetch_rows(w->v, &w->problem->v, w, key + KEYS + j, some, w->problem->value_dim);
     stream_rows(w->rows, groups, SUMMED, query, row + j, some, turned, LANES);
     for (int v = 0; v < w->vecs; v++) {
       vec square[LANES];
@@ -98,7 +86,7 @@ static void scores(work *w, int64_t key, int64_t n, terms until) {
   const int64_t groups = GROUPS(P->head_dim);
   const int64_t step = operand_rows(P->dtype, k, P->k.row, P->k.element, n, P->head_dim, w->k_block, row);
   if (w->rows <= STREAM_ROWS && step == 1) {
-    stream_scores(w, key, n, groups, row);
+    stream_scores(w, n, groups, row);
   } else {
     for (int64_t d = 0; d == 0 || d < groups; d += SUMMED) {
       const int64_t some = groups - d < SUMMED ? groups - d : SUMMED;
