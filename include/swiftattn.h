@@ -223,6 +223,67 @@ int32_t swiftattn_merge_attention_states(
  * 2^(-8(h+1)/n) for h < n, and 2^(-4(2(h-n)+1)/n) after. Source: Press et al. 2022. */
 int32_t swiftattn_alibi_slopes(const swiftattn_tensor *out);
 
+/* ---- Key/value caches -------------------------------------------------------------------------------------- */
+
+/* Keys (B, Hkv, max_len, D) and values (B, Hkv, max_len, Dv) of the tokens seen so far: memory taken once, written in
+ * place. Entry b holds its own number of tokens. Any number of threads may read a cache at once, while none changes it. */
+typedef struct swiftattn_kv_cache swiftattn_kv_cache;
+
+/* Bits of swiftattn_kv_cache_options.flags: the field is set, even if it holds 0. */
+#define SWIFTATTN_KV_CACHE_HAS_VALUE_DIM 1u
+
+typedef struct swiftattn_kv_cache_options {
+  uint32_t struct_size;
+  uint32_t flags;        /* SWIFTATTN_KV_CACHE_HAS_* */
+  int64_t batch;         /* B */
+  int64_t kv_heads;      /* Hkv */
+  int64_t max_len;       /* tokens that an entry has room for */
+  int64_t head_dim;      /* D */
+  int64_t value_dim;     /* Dv; default D. HAS_VALUE_DIM */
+  swiftattn_dtype dtype; /* of the storage: float32, float16, bfloat16 or int8; all zeros: float32 */
+  int32_t reserved;      /* 0 */
+} swiftattn_kv_cache_options;
+
+#define SWIFTATTN_KV_CACHE_OPTIONS_INIT { sizeof(swiftattn_kv_cache_options), 0u, 0, 0, 0, 0, 0, { 0, 0, 0 }, 0 }
+
+/* Makes an empty cache in *cache. The system lends the memory page by page, as tokens come. After a failure *cache is
+ * untouched. */
+int32_t swiftattn_kv_cache_create(const swiftattn_kv_cache_options *options, swiftattn_kv_cache **cache);
+
+/* Frees the cache; NULL is allowed. No call may be using it, and views of it are void. */
+void swiftattn_kv_cache_destroy(swiftattn_kv_cache *cache);
+
+/* Adds T tokens behind those that each entry holds, or the first lengths[b] of them.
+ *   key (B, Hkv, T, D), value (B, Hkv, T, Dv) float32, float16 or bfloat16; lengths (B,) int32 or int64, 0 to T, or NULL
+ * They are rounded to the storage's dtype; of int8 each row (a token's D or Dv elements of one head) becomes
+ *   scale = max_i |x[i]| / 127;   q[i] = x[i] / scale, rounded to nearest, ties to even, within -127 to 127
+ * in float32, and stands for scale * q[i], off by at most scale / 2 (a row of zeros has scale 0, one with NaN or Inf is
+ * NaN). A token beyond max_len is SWIFTATTN_ERROR_INVALID_ARGUMENT, and no entry is changed. */
+int32_t swiftattn_kv_cache_append(swiftattn_kv_cache *cache, const swiftattn_tensor *key, const swiftattn_tensor *value,
+                                  const swiftattn_tensor *lengths);
+
+/* Forgets all but the first `length` tokens of each entry, or lengths[b] with lengths (B,) int32 or int64 not NULL; entries
+ * that hold fewer stay as they are. 0 empties the cache. */
+int32_t swiftattn_kv_cache_truncate(swiftattn_kv_cache *cache, int64_t length, const swiftattn_tensor *lengths);
+
+/* Fills in views of the cache's memory, those that are not NULL. They hold until the cache is destroyed, and show what
+ * the entries hold now; with L the longest entry's tokens:
+ *   keys (B, Hkv, L, D), values (B, Hkv, L, Dv) of the storage's dtype; what lies past an entry's own length has no meaning
+ *   key_scales, value_scales (B, Hkv, L) float32; with storage other than int8: data NULL and shape (0,)
+ *   lengths (B,) int64, tokens of each entry, at any time
+ * They may be changed, lengths excepted. */
+int32_t swiftattn_kv_cache_view(const swiftattn_kv_cache *cache, swiftattn_tensor *keys, swiftattn_tensor *values,
+                                swiftattn_tensor *key_scales, swiftattn_tensor *value_scales, swiftattn_tensor *lengths);
+
+/* Makes in *fork a cache of its own whose entry i is a copy of entry indices[i]; indices (N,) int32 or int64, NULL: all.
+ * Room and storage are the same. After a failure *fork is untouched. */
+int32_t swiftattn_kv_cache_fork(const swiftattn_kv_cache *cache, const swiftattn_tensor *indices,
+                                swiftattn_kv_cache **fork);
+
+/* Entry i becomes what entry indices[i] was, in place: the beams of a beam search that live on. indices (B,) int32 or
+ * int64, any of them any number of times. After a failure nothing is changed. */
+int32_t swiftattn_kv_cache_reorder(swiftattn_kv_cache *cache, const swiftattn_tensor *indices);
+
 /* ---- Matrix products --------------------------------------------------------------------------------------- */
 
 /* out = a . b, as NumPy's and PyTorch's matmul: a (..., M, K), b (..., K, N), out (..., M, N), leading dims broadcast;

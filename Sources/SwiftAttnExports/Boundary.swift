@@ -67,7 +67,36 @@ func optionalTensor(_ pointer: UnsafePointer<swiftattn_tensor>?, _ name: StaticS
     return Tensor(data: data, dtype: dtype, shape: shape, strides: strides)
 }
 
-private func dtype(_ dtype: swiftattn_dtype, _ name: StaticString) throws(Failure) -> DType {
+/// A view as the C ABI describes it; nil is an empty tensor of shape (0,).
+func description(of view: Tensor?) -> swiftattn_tensor {
+    var result = swiftattn_tensor()
+    guard let view else {
+        result.ndim = 1
+        return result
+    }
+    result.data = view.data
+    result.ndim = Int32(view.rank)
+    result.dtype = description(of: view.dtype)
+    withUnsafeMutableBytes(of: &result.shape) { raw in
+        for i in view.shape.indices { raw.storeBytes(of: Int64(view.shape[i]), toByteOffset: i * 8, as: Int64.self) }
+    }
+    withUnsafeMutableBytes(of: &result.strides) { raw in
+        for i in view.shape.indices { raw.storeBytes(of: Int64(view.strides[i]), toByteOffset: i * 8, as: Int64.self) }
+    }
+    return result
+}
+
+private func description(of dtype: DType) -> swiftattn_dtype {
+    let code = switch dtype {
+    case .float32, .float16, .float64: SWIFTATTN_DTYPE_CODE_FLOAT
+    case .bfloat16: SWIFTATTN_DTYPE_CODE_BFLOAT
+    case .bool: SWIFTATTN_DTYPE_CODE_BOOL
+    case .int8, .int32, .int64: SWIFTATTN_DTYPE_CODE_INT
+    }
+    return swiftattn_dtype(code: UInt8(code), bits: UInt8(8 * dtype.size), lanes: 1)
+}
+
+func dtype(_ dtype: swiftattn_dtype, _ name: StaticString) throws(Failure) -> DType {
     let lanes = dtype.lanes
     switch (Int32(dtype.code), dtype.bits) {
     case (SWIFTATTN_DTYPE_CODE_FLOAT, 32) where lanes == 1: return .float32
@@ -75,11 +104,12 @@ private func dtype(_ dtype: swiftattn_dtype, _ name: StaticString) throws(Failur
     case (SWIFTATTN_DTYPE_CODE_FLOAT, 64) where lanes == 1: return .float64
     case (SWIFTATTN_DTYPE_CODE_BFLOAT, 16) where lanes == 1: return .bfloat16
     case (SWIFTATTN_DTYPE_CODE_BOOL, 8) where lanes == 1: return .bool
+    case (SWIFTATTN_DTYPE_CODE_INT, 8) where lanes == 1: return .int8
     case (SWIFTATTN_DTYPE_CODE_INT, 32) where lanes == 1: return .int32
     case (SWIFTATTN_DTYPE_CODE_INT, 64) where lanes == 1: return .int64
     default:
         throw Failure(.invalidDType, "\(name): dtype code \(dtype.code) with \(dtype.bits) bits and \(lanes) lanes, "
-            + "expected float32, float16, bfloat16, float64, bool, int32 or int64")
+            + "expected float32, float16, bfloat16, float64, bool, int8, int32 or int64")
     }
 }
 

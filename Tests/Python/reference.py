@@ -316,3 +316,14 @@ def sinusoidal_positions(length, dim):
     column = np.arange(dim)
     angle = np.arange(length)[:, None] / 10000.0 ** (2 * (column // 2) / max(dim, 1))
     return np.where(column % 2 == 0, np.sin(angle), np.cos(angle))
+
+
+def int8_rows(x):
+    """Rows of float32 as a cache of int8 holds them: q (..., N) and scale (...)."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        top = np.abs(x).max(-1)
+        scale = (top / np.float32(127)).astype(np.float32)
+        usable = np.isfinite(top) & (scale > 0)
+        y = x / np.where(usable, scale, np.float32(1))[..., None]
+    q = np.where(usable[..., None], np.clip(np.rint(y), -127, 127), 0).astype(np.int8)
+    return q, np.where(np.isfinite(top), np.where(usable, scale, np.float32(0)), np.float32(np.nan))

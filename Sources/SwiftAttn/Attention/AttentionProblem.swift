@@ -375,25 +375,6 @@ extension Tensor {
         }
     }
 
-    /// The elements of a (count,) tensor of int32 or int64, all within `range`.
-    fileprivate func integers(_ name: StaticString, count: Int, in range: ClosedRange<Int>) throws(Failure) -> [Int] {
-        guard dtype == .int32 || dtype == .int64 else {
-            throw .dtype("\(name): dtype is \(dtype), expected int32 or int64")
-        }
-        try checked(name).expect(shape: [count], name)
-        try requireMemory(for: count, of: Int.self)
-        var result = [Int](repeating: 0, count: count)
-        for i in 0..<count {
-            let p = pointer(byOffset: i &* strides[0])
-            let value = dtype == .int64 ? Int(p.load(as: Int64.self)) : Int(p.load(as: Int32.self))
-            guard range.contains(value) else {
-                throw .argument("\(name): entry \(i) is \(value), expected \(range.lowerBound) to \(range.upperBound)")
-            }
-            result[i] = value
-        }
-        return result
-    }
-
     /// Offsets of packed sequences: from 0 to `total`, never decreasing, at least one sequence... or none at all.
     fileprivate func cumulative(_ name: StaticString, total: Int) throws(Failure) -> [Int] {
         guard rank == 1, shape[0] >= 1 else { throw .shape("\(name): shape is \(shape), expected (B + 1,)") }

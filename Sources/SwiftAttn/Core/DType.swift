@@ -6,11 +6,13 @@ import CAttnKernels
 public enum DType: UInt8, Sendable, CustomStringConvertible {
     case float32, float16, bfloat16, float64
     case bool, int32, int64
+    /// Of quantised rows, whose scales lie beside them: see `KVCache`.
+    case int8
 
     /// Bytes of one element.
     public var size: Int {
         switch self {
-        case .bool: 1
+        case .bool, .int8: 1
         case .float16, .bfloat16: 2
         case .float32, .int32: 4
         case .float64, .int64: 8
@@ -28,6 +30,7 @@ public enum DType: UInt8, Sendable, CustomStringConvertible {
         case .bool: "bool"
         case .int32: "int32"
         case .int64: "int64"
+        case .int8: "int8"
         }
     }
 

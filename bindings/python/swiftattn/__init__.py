@@ -2,6 +2,7 @@
 
 from .activations import geglu, gelu, relu, silu, swiglu
 from .attention import attention_varlen, merge_attention_states, scaled_dot_product_attention
+from .caches import KVCache
 from .embeddings import alibi_slopes, embedding, sinusoidal_positions
 from .products import PackedWeight, linear, matmul
 from .rows import layer_norm, rms_norm, softmax
@@ -10,6 +11,7 @@ from .runtime import cpu_info, get_num_threads, set_num_threads
 __version__ = "0.1.0"
 
 __all__ = [
+    "KVCache",
     "PackedWeight",
     "alibi_slopes",
     "attention_varlen",

@@ -174,6 +174,42 @@ merge_attention_states = _computing(
 )
 alibi_slopes = _computing("alibi_slopes", _TensorPointer)
 
+# Key/value caches
+
+KV_CACHE_HAS_VALUE_DIM = 1
+
+
+class KVCacheOptions(ctypes.Structure):
+    """swiftattn_kv_cache_options."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("batch", c_int64),
+        ("kv_heads", c_int64),
+        ("max_len", c_int64),
+        ("head_dim", c_int64),
+        ("value_dim", c_int64),
+        ("dtype", DType),
+        ("reserved", c_int32),
+    ]
+
+
+kv_cache_create = _computing("kv_cache_create", POINTER(KVCacheOptions), POINTER(c_void_p))
+kv_cache_destroy = _declare("kv_cache_destroy", None, c_void_p)
+kv_cache_append = _computing(
+    "kv_cache_append", c_void_p, *(_TensorPointer, _TensorPointer, _TensorPointer)  # key, value, lengths
+)
+kv_cache_truncate = _computing("kv_cache_truncate", c_void_p, c_int64, _TensorPointer)
+kv_cache_view = _computing(
+    "kv_cache_view",
+    c_void_p,
+    *(_TensorPointer, _TensorPointer),  # keys, values
+    *(_TensorPointer, _TensorPointer, _TensorPointer),  # key_scales, value_scales, lengths
+)
+kv_cache_fork = _computing("kv_cache_fork", c_void_p, _TensorPointer, POINTER(c_void_p))
+kv_cache_reorder = _computing("kv_cache_reorder", c_void_p, _TensorPointer)
+
 # Matrix products
 
 matmul = _computing("matmul", _TensorPointer, _TensorPointer, c_int32, _TensorPointer)

@@ -221,6 +221,20 @@ def empty(shape: Sequence[int], like: Tensor, dtype: str | None = None) -> Tenso
         raise MemoryError(str(error)) from None
 
 
+def lend(view: Tensor, owner: Any) -> np.ndarray:
+    """The library's own memory as a NumPy array, which keeps `owner` alive."""
+    dtype = numpy_dtype(_NAMES[view.dtype.code, view.dtype.bits])
+    shape = view.shape[: view.ndim]
+    strides = [stride * dtype.itemsize for stride in view.strides[: view.ndim]]
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    size = sum((extent - 1) * stride for extent, stride in zip(shape, strides)) + dtype.itemsize
+    memory = (ctypes.c_uint8 * size).from_address(view.data)
+    memory.owner = owner
+    flat = np.frombuffer(memory, np.uint8)
+    return np.lib.stride_tricks.as_strided(flat[: dtype.itemsize].view(dtype), shape, strides)
+
+
 @cache
 def numpy_dtype(name: str) -> np.dtype:
     if name != "bfloat16":

@@ -1,0 +1,90 @@
+/// Chapter "Key/value caches" of swiftattn.h.
+
+import CSwiftAttn
+import SwiftAttn
+
+private func kvCache(_ pointer: OpaquePointer?) throws(Failure) -> KVCache {
+    guard let pointer else { throw Failure(.nullPointer, "cache: is NULL, expected a cache") }
+    return Unmanaged<KVCache>.fromOpaque(UnsafeRawPointer(pointer)).takeUnretainedValue()
+}
+
+private func handle(_ cache: KVCache) -> OpaquePointer {
+    OpaquePointer(Unmanaged.passRetained(cache).toOpaque())
+}
+
+@_cdecl("swiftattn_kv_cache_create")
+public func swiftattn_kv_cache_create(
+    _ options: UnsafePointer<swiftattn_kv_cache_options>?, _ cache: UnsafeMutablePointer<OpaquePointer?>?
+) -> Int32 {
+    status { () throws(Failure) in
+        guard let cache else { throw Failure(.nullPointer, "cache: is NULL, expected a place for the handle") }
+        guard options != nil else { throw Failure(.nullPointer, "options: is NULL, expected the sizes of the cache") }
+        let c = try SwiftAttnExports.options(options, smallest: MemoryLayout<swiftattn_kv_cache_options>.size)
+        guard c.flags & ~SWIFTATTN_KV_CACHE_HAS_VALUE_DIM == 0 else {
+            throw Failure(.invalidArgument, "flags: expected bits of SWIFTATTN_KV_CACHE_HAS_*, got \(c.flags)")
+        }
+        guard c.reserved == 0 else { throw Failure(.invalidArgument, "reserved: expected 0, got \(c.reserved)") }
+        let isDefault = c.dtype.code == 0 && c.dtype.bits == 0 && c.dtype.lanes == 0
+        cache.pointee = try handle(KVCache(
+            batch: Int(c.batch), kvHeads: Int(c.kv_heads), maxLength: Int(c.max_len), headDim: Int(c.head_dim),
+            valueDim: c.flags & SWIFTATTN_KV_CACHE_HAS_VALUE_DIM != 0 ? Int(c.value_dim) : nil,
+            dtype: isDefault ? .float32 : dtype(c.dtype, "dtype")))
+    }
+}
+
+@_cdecl("swiftattn_kv_cache_destroy")
+public func swiftattn_kv_cache_destroy(_ cache: OpaquePointer?) {
+    if let cache { Unmanaged<KVCache>.fromOpaque(UnsafeRawPointer(cache)).release() }
+}
+
+@_cdecl("swiftattn_kv_cache_append")
+public func swiftattn_kv_cache_append(
+    _ cache: OpaquePointer?, _ key: TensorPointer?, _ value: TensorPointer?, _ lengths: TensorPointer?
+) -> Int32 {
+    status { () throws(Failure) in
+        try kvCache(cache).append(key: tensor(key, "key"), value: tensor(value, "value"),
+                                  lengths: optionalTensor(lengths, "lengths")?.integers("lengths"))
+    }
+}
+
+@_cdecl("swiftattn_kv_cache_truncate")
+public func swiftattn_kv_cache_truncate(_ cache: OpaquePointer?, _ length: Int64, _ lengths: TensorPointer?) -> Int32 {
+    status { () throws(Failure) in
+        if let lengths = try optionalTensor(lengths, "lengths") {
+            try kvCache(cache).truncate(to: lengths.integers("lengths"))
+        } else {
+            try kvCache(cache).truncate(to: Int(length))
+        }
+    }
+}
+
+@_cdecl("swiftattn_kv_cache_view")
+public func swiftattn_kv_cache_view(
+    _ cache: OpaquePointer?, _ keys: UnsafeMutablePointer<swiftattn_tensor>?,
+    _ values: UnsafeMutablePointer<swiftattn_tensor>?, _ key_scales: UnsafeMutablePointer<swiftattn_tensor>?,
+    _ value_scales: UnsafeMutablePointer<swiftattn_tensor>?, _ lengths: UnsafeMutablePointer<swiftattn_tensor>?
+) -> Int32 {
+    status { () throws(Failure) in
+        let cache = try kvCache(cache)
+        keys?.pointee = description(of: cache.keys)
+        values?.pointee = description(of: cache.values)
+        key_scales?.pointee = description(of: cache.keyScales)
+        value_scales?.pointee = description(of: cache.valueScales)
+        lengths?.pointee = description(of: cache.lengthsView)
+    }
+}
+
+@_cdecl("swiftattn_kv_cache_fork")
+public func swiftattn_kv_cache_fork(
+    _ cache: OpaquePointer?, _ indices: TensorPointer?, _ fork: UnsafeMutablePointer<OpaquePointer?>?
+) -> Int32 {
+    status { () throws(Failure) in
+        guard let fork else { throw Failure(.nullPointer, "fork: is NULL, expected a place for the handle") }
+        fork.pointee = try handle(kvCache(cache).fork(optionalTensor(indices, "indices")?.integers("indices")))
+    }
+}
+
+@_cdecl("swiftattn_kv_cache_reorder")
+public func swiftattn_kv_cache_reorder(_ cache: OpaquePointer?, _ indices: TensorPointer?) -> Int32 {
+    status { () throws(Failure) in try kvCache(cache).reorder(tensor(indices, "indices").integers("indices")) }
+}

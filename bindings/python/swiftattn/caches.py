@@ -1,0 +1,176 @@
+"""Caches of keys and values: what decoding attends over."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+from . import _ffi
+from ._ffi import KVCacheOptions, Tensor
+from ._tensor import ArrayLike, borrow, borrow_integers, integer, lend
+
+_STORAGE = {
+    "float32": (2, 32),
+    "float16": (2, 16),
+    "bfloat16": (4, 16),
+    "int8": (0, 8),
+}
+
+
+class KVCache:
+    """Keys and values of the tokens seen so far, for `batch` sequences of at most `max_len` tokens each.
+
+    The memory is taken once, and written in place; the system lends it page by page, as tokens come. Each sequence
+    (entry) has a length of its own.
+
+    Args:
+        batch: B, the number of sequences.
+        kv_heads: Hkv.
+        max_len: the tokens that an entry has room for.
+        head_dim: D of the keys.
+        value_dim: Dv of the values; None is head_dim.
+        dtype: of the storage, a name or a dtype: float32, float16, bfloat16 or int8. An int8 row (one token of one
+            head) has a float32 scale::
+
+                scale = max_i |x[i]| / 127;  q[i] = x[i] / scale, rounded to nearest, ties to even
+
+            and stands for scale * q[i], off by at most scale / 2. A row of zeros has scale 0, one with NaN or Inf is
+            NaN as a whole.
+
+    Any number of threads may read a cache at once, while none changes it.
+    Raises ValueError, TypeError (dtypes) or MemoryError with the C library's message.
+    """
+
+    def __init__(
+        self,
+        batch: int,
+        kv_heads: int,
+        max_len: int,
+        head_dim: int,
+        value_dim: int | None = None,
+        dtype: Any = "float32",
+    ) -> None:
+        options = KVCacheOptions(
+            struct_size=ctypes.sizeof(KVCacheOptions),
+            batch=integer(batch, "batch"),
+            kv_heads=integer(kv_heads, "kv_heads"),
+            max_len=integer(max_len, "max_len"),
+            head_dim=integer(head_dim, "head_dim"),
+            dtype=_ffi.DType(*_storage(dtype), 1),
+        )
+        if value_dim is not None:
+            options.flags = _ffi.KV_CACHE_HAS_VALUE_DIM
+            options.value_dim = integer(value_dim, "value_dim")
+        self._handle = ctypes.c_void_p()
+        _ffi.kv_cache_create(options, ctypes.byref(self._handle))
+        self._set_sizes(options)
+
+    def _set_sizes(self, options: KVCacheOptions) -> None:
+        self._options = options
+        self.batch = options.batch
+        self.kv_heads = options.kv_heads
+        self.max_len = options.max_len
+        self.head_dim = options.head_dim
+        self.value_dim = options.value_dim if options.flags else options.head_dim
+        code, bits = options.dtype.code, options.dtype.bits
+        self.dtype = next(name for name, storage in _STORAGE.items() if storage == (code, bits))
+
+    def __del__(self, destroy=_ffi.kv_cache_destroy) -> None:
+        destroy(getattr(self, "_handle", None))
+
+    def __repr__(self) -> str:
+        return (
+            f"KVCache(batch={self.batch}, kv_heads={self.kv_heads}, max_len={self.max_len}, head_dim={self.head_dim}, "
+            f"value_dim={self.value_dim}, dtype={self.dtype!r})"
+        )
+
+    def append(self, key: ArrayLike, value: ArrayLike, lengths: ArrayLike | None = None) -> None:
+        """Adds tokens behind those that each entry holds, rounded or quantised to the storage's dtype.
+
+        Args:
+            key: (B, Hkv, T, D), float32, float16 or bfloat16.
+            value: (B, Hkv, T, Dv), likewise.
+            lengths: (B,) integers, how many of the T tokens each entry takes, the first ones; None is all of them.
+
+        Tokens beyond max_len are a ValueError, and no entry is changed.
+        """
+        counts = None if lengths is None else borrow_integers(lengths, "lengths")
+        _ffi.kv_cache_append(self._handle, borrow(key, "key"), borrow(value, "value"), counts)
+
+    def truncate(self, n: int | ArrayLike) -> None:
+        """Forgets all but the first n tokens of each entry; n is an int or (B,) integers.
+
+        Entries that hold fewer stay as they are.
+        """
+        if getattr(n, "ndim", 0) == 0 and not isinstance(n, (list, tuple)):
+            _ffi.kv_cache_truncate(self._handle, integer(n, "n"), None)
+        else:
+            _ffi.kv_cache_truncate(self._handle, 0, borrow_integers(n, "lengths"))
+
+    def reset(self) -> None:
+        """Forgets all tokens."""
+        self.truncate(0)
+
+    def fork(self, indices: ArrayLike | None = None) -> KVCache:
+        """A cache of its own whose entry i is a copy of this one's entry indices[i]; None copies them all in order."""
+        sources = None if indices is None else borrow_integers(indices, "indices")
+        fork = KVCache.__new__(KVCache)
+        fork._handle = ctypes.c_void_p()
+        _ffi.kv_cache_fork(self._handle, sources, ctypes.byref(fork._handle))
+        options = KVCacheOptions.from_buffer_copy(self._options)
+        options.batch = self.batch if sources is None else sources.dims[0]
+        fork._set_sizes(options)
+        return fork
+
+    def reorder(self, indices: ArrayLike) -> None:
+        """Entry i becomes what entry indices[i] was, in place; (B,) integers: the beams of a search that live on."""
+        _ffi.kv_cache_reorder(self._handle, borrow_integers(indices, "indices"))
+
+    def _views(self) -> list[Tensor]:
+        """keys, values, key_scales, value_scales, lengths."""
+        views = [Tensor() for _ in range(5)]
+        _ffi.kv_cache_view(self._handle, *views)
+        return views
+
+    @property
+    def keys(self) -> np.ndarray:
+        """(B, Hkv, L, D), a view of the cache; L is the longest entry's length.
+
+        What lies past an entry's own length has no meaning.
+        """
+        return lend(self._views()[0], self)
+
+    @property
+    def values(self) -> np.ndarray:
+        """(B, Hkv, L, Dv), a view of the cache, as keys."""
+        return lend(self._views()[1], self)
+
+    @property
+    def key_scales(self) -> np.ndarray | None:
+        """(B, Hkv, L) float32, a view of the cache; None unless the storage is int8."""
+        return lend(self._views()[2], self) if self.dtype == "int8" else None
+
+    @property
+    def value_scales(self) -> np.ndarray | None:
+        """(B, Hkv, L) float32, a view of the cache; None unless the storage is int8."""
+        return lend(self._views()[3], self) if self.dtype == "int8" else None
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(B,) int64, the tokens that each entry holds now; a copy."""
+        return lend(self._views()[4], self).copy()
+
+
+def _storage(dtype: Any) -> tuple[int, int]:
+    """DLPack's code and width of a name, or of a dtype of NumPy, ml_dtypes, torch or JAX."""
+    name = dtype
+    if not isinstance(dtype, str):
+        try:
+            name = np.dtype(dtype).name
+        except TypeError:
+            name = str(dtype).removeprefix("torch.")
+    if name not in _STORAGE:
+        raise TypeError(f"dtype: expected one of {', '.join(_STORAGE)}, got {name}")
+    return _STORAGE[name]
