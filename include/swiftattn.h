@@ -376,6 +376,74 @@ int32_t swiftattn_embedding(const swiftattn_tensor *ids, const swiftattn_tensor 
  * a sine. Angles are taken in float64. Source: Vaswani et al. 2017, section 3.5. */
 int32_t swiftattn_sinusoidal_positions(const swiftattn_tensor *out);
 
+/* ---- Rotary positions -------------------------------------------------------------------------------------- */
+
+/* Values of swiftattn_rotary_options.scaling: how the frequencies inv[i] = base^(-2i/dim) are stretched for contexts
+ * longer than those trained on. The words, defaults and edge cases are those of Hugging Face's rope_scaling; f is
+ * factor, L original_length, n the length of the tables.
+ *   LINEAR    inv / f
+ *   DYNAMIC   base * (f * max(n, L) / L - (f - 1))^(dim/(dim-2)) in place of base
+ *   NTK       base * f^(dim/(dim-2)) in place of base
+ *   LLAMA3    with w = 2 pi / inv: inv where w < L / high_freq_factor, inv / f where w > L / low_freq_factor, between
+ *             them ((1 - s) / f + s) * inv, s = (L / w - low_freq_factor) / (high_freq_factor - low_freq_factor)
+ *   YARN      r / f * inv + (1 - r) * inv, r = clamp((i - a) / (b - a), 0, 1); a and b are the dims that turn beta_fast
+ *             and beta_slow times over L: dim * ln(L / (2 pi beta)) / (2 ln base), rounded outwards unless no_truncate,
+ *             a >= 0, b <= dim - 1, and b + 0.001 where they meet
+ *   LONGROPE  inv / long_factors[i] where n > L, else inv / short_factors[i]
+ * Source: Chen et al. 2023 (linear), Peng et al. 2023 (yarn, ntk), Dubey et al. 2024 (llama3), Ding et al. 2024
+ * (longrope). */
+#define SWIFTATTN_ROTARY_NONE 0
+#define SWIFTATTN_ROTARY_LINEAR 1
+#define SWIFTATTN_ROTARY_DYNAMIC 2
+#define SWIFTATTN_ROTARY_NTK 3
+#define SWIFTATTN_ROTARY_LLAMA3 4
+#define SWIFTATTN_ROTARY_YARN 5
+#define SWIFTATTN_ROTARY_LONGROPE 6
+
+/* Options of swiftattn_rotary_tables; 0 stands for the default. All numbers are finite. */
+typedef struct swiftattn_rotary_options {
+  uint32_t struct_size;
+  int32_t scaling;         /* SWIFTATTN_ROTARY_* */
+  double base;             /* > 1; default 10000 */
+  double factor;           /* > 0; needed by all scalings (by LONGROPE unless attention_factor is given) */
+  int64_t original_length; /* positions trained on, >= 2; needed by DYNAMIC, LLAMA3, YARN and LONGROPE */
+  double attention_factor; /* > 0, of YARN and LONGROPE: multiplies both tables. Default: YARN m(f, mscale) /
+                              m(f, mscale_all_dim) if both are given, else m(f, 1), m(f, k) = 0.1 k ln f + 1; LONGROPE
+                              sqrt(1 + ln f / ln L); 1 where f <= 1 */
+  double mscale, mscale_all_dim;             /* >= 0, of YARN */
+  double beta_fast, beta_slow;               /* > 0, of YARN; default 32 and 1 */
+  double low_freq_factor, high_freq_factor;  /* > 0, of LLAMA3, low < high; default 1 and 4 */
+  int32_t no_truncate;                       /* of YARN; 1: a and b stay fractions */
+  int32_t reserved;                          /* 0 */
+  const swiftattn_tensor *short_factors, *long_factors; /* (dim/2,) float32 or float64, each > 0; of LONGROPE */
+} swiftattn_rotary_options;
+
+#define SWIFTATTN_ROTARY_OPTIONS_INIT { sizeof(swiftattn_rotary_options), SWIFTATTN_ROTARY_NONE, \
+  0.0, 0.0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, NULL, NULL }
+
+/* cos[t, i] = m * cos(t * inv[i]), sin[t, i] = m * sin(t * inv[i]), m the attention factor (1 but for YARN and LONGROPE).
+ * cos, sin (length, dim/2) floating, of one dtype. Angles are taken in float64. options NULL: defaults.
+ * Source: Su et al. 2021. */
+int32_t swiftattn_rotary_tables(const swiftattn_rotary_options *options, const swiftattn_tensor *cos,
+                                const swiftattn_tensor *sin);
+
+/* Values of pairing: which of the first R elements of a row are turned together, R = 2 * columns of cos. */
+#define SWIFTATTN_ROTARY_HALVES 0     /* (i, i + R/2), as GPT-NeoX and Hugging Face's Llama */
+#define SWIFTATTN_ROTARY_NEIGHBOURS 1 /* (2i, 2i + 1), "interleaved" */
+
+/* out[a] = x[a] cos - x[b] sin, out[b] = x[b] cos + x[a] sin for each pair (a, b); elements behind the first R are copied.
+ *   x, out (..., T, D) of one floating dtype; with three dims or more (..., H, T, D). out may be x.
+ *   cos, sin (length, R/2), R <= D, of x's dtype or float32.
+ *   position_ids int32 or int64, broadcast to (..., T), one for all heads: the row of the tables, 0 <= id < length, else
+ *   SWIFTATTN_ERROR_INVALID_ARGUMENT. NULL: row t stands at t, T <= length. Source: Su et al. 2021. */
+int32_t swiftattn_rotary_embedding(const swiftattn_tensor *x, const swiftattn_tensor *cos, const swiftattn_tensor *sin,
+                                   const swiftattn_tensor *position_ids, int32_t pairing, const swiftattn_tensor *out);
+
+/* dx from grad_out, both as x: the rotation by the same angles the other way round. dx may be grad_out. */
+int32_t swiftattn_rotary_embedding_backward(const swiftattn_tensor *grad_out, const swiftattn_tensor *cos,
+                                            const swiftattn_tensor *sin, const swiftattn_tensor *position_ids,
+                                            int32_t pairing, const swiftattn_tensor *dx);
+
 #ifdef __cplusplus
 }
 #endif

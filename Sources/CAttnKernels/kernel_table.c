@@ -68,6 +68,10 @@ void attn_activation_row(const attn_rows *shape, attn_activation activation, con
   attn_kernels_for(shape->dtype)->activation_row(shape, activation, x, up, up_column, out);
 }
 
+void attn_rotary_row(const attn_rotary *rotary, const void *x, const void *cosines, const void *sines, void *out) {
+  attn_kernels_for(rotary->shape.dtype)->rotary_row(rotary, x, cosines, sines, out);
+}
+
 static const char *table_row(const attn_gather *g, const char *id) {
   int32_t narrow;
   int64_t number;

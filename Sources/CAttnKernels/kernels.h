@@ -48,6 +48,7 @@ typedef struct attn_kernels {
   void (*activation_row)(const attn_rows *shape, attn_activation activation, const void *x, const void *up,
                          int64_t up_column, void *out);
   void (*sum_row)(const attn_rows *shape, const void *x, const void *added, int64_t added_column, void *out);
+  void (*rotary_row)(const attn_rotary *rotary, const void *x, const void *cosines, const void *sines, void *out);
   void (*load_row)(attn_dtype dtype, const void *x, int64_t stride, int64_t count, void *reals);
   void (*store_row)(attn_dtype dtype, const void *reals, int64_t count, void *out, int64_t stride);
 } attn_kernels;

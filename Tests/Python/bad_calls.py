@@ -7,7 +7,7 @@ wrong (NULL, struct_size, a shape of out) is tried.
 import ctypes
 
 import numpy as np
-from swiftattn._ffi import AttentionOptions, LinearOptions
+from swiftattn._ffi import AttentionOptions, LinearOptions, RotaryOptions
 from swiftattn._tensor import borrow
 
 F32, F64, F16, I32, I64 = np.float32, np.float64, np.float16, np.int32, np.int64
@@ -26,6 +26,10 @@ def attention_options(**fields):
 
 def linear_options(**fields):
     return LinearOptions(**{"struct_size": ctypes.sizeof(LinearOptions), **fields})
+
+
+def rotary_options(**fields):
+    return RotaryOptions(**{"struct_size": ctypes.sizeof(RotaryOptions), **fields})
 
 
 # A working call of each function: argument name -> value. Names that begin with `out`, lse and weights are outputs.
@@ -71,6 +75,18 @@ CALLS = {
     "geglu": dict(gate=zeros(3, 4), up=zeros(3, 4), approximate=0, out=zeros(3, 4)),
     "embedding": dict(ids=np.array([0, 2], I64), table=zeros(3, 4), residual=zeros(2, 4), out=zeros(2, 4)),
     "sinusoidal_positions": dict(out=zeros(5, 4)),
+    "rotary_tables": dict(options=None, out_cos=zeros(5, 2), out_sin=zeros(5, 2)),
+    "rotary_embedding": dict(
+        x=zeros(2, 3, 6),
+        cos=zeros(4, 2),
+        sin=zeros(4, 2),
+        position_ids=np.array([0, 3, 1]),
+        pairing=0,
+        out=zeros(2, 3, 6),
+    ),
+    "rotary_embedding_backward": dict(
+        x=zeros(2, 3, 6), cos=zeros(4, 2), sin=zeros(4, 2), position_ids=None, pairing=1, out=zeros(2, 3, 6)
+    ),
 }
 
 
@@ -222,6 +238,29 @@ CASES = [
     ("embedding", dict(ids=zeros(2)), TypeError, "ids"),
     ("embedding", dict(table=zeros(4)), ValueError, "table"),
     ("embedding", dict(residual=zeros(3, 4)), ValueError, "residual"),
+    ("rotary_tables", dict(out_sin=zeros(5, 3)), ValueError, "sin"),
+    ("rotary_tables", dict(out_cos=zeros(5)), ValueError, "cos"),
+    ("rotary_tables", dict(out_cos=zeros(5, 2, dtype=I32)), TypeError, "cos"),
+    ("rotary_tables", dict(options=rotary_options(struct_size=4)), ValueError, "struct_size"),
+    ("rotary_tables", dict(options=rotary_options(scaling=7)), ValueError, "scaling"),
+    ("rotary_tables", dict(options=rotary_options(reserved=1)), ValueError, "reserved"),
+    ("rotary_tables", dict(options=rotary_options(no_truncate=2)), ValueError, "no_truncate"),
+    ("rotary_tables", dict(options=rotary_options(base=-1.0)), ValueError, "base"),
+    ("rotary_embedding", dict(x=zeros(6)), ValueError, "x"),
+    ("rotary_embedding", dict(cos=zeros(4, 4), sin=zeros(4, 4)), ValueError, "cos"),
+    ("rotary_embedding", dict(sin=zeros(4, 1)), ValueError, "sin"),
+    ("rotary_embedding", dict(cos=zeros(4, 2, dtype=F16)), TypeError, "cos"),
+    ("rotary_embedding", dict(sin=zeros(4, 2, dtype=F64)), TypeError, "sin"),
+    ("rotary_embedding", dict(position_ids=np.array([0, 4, 1])), ValueError, "position_ids: entry 1 is 4"),
+    ("rotary_embedding", dict(position_ids=np.array([-1, 0, 1])), ValueError, "position_ids"),
+    ("rotary_embedding", dict(position_ids=np.array([0, 1])), ValueError, "position_ids"),
+    ("rotary_embedding", dict(position_ids=np.zeros((2, 3), I64)), ValueError, "position_ids"),
+    ("rotary_embedding", dict(position_ids=zeros(3)), TypeError, "position_ids"),
+    ("rotary_embedding", dict(position_ids=None, cos=zeros(2, 2), sin=zeros(2, 2)), ValueError, "cos"),
+    ("rotary_embedding", dict(pairing=2), ValueError, "pairing"),
+    ("rotary_embedding", dict(out=zeros(2, 3, 5)), ValueError, "out"),
+    ("rotary_embedding_backward", dict(x=None), ValueError, "grad_out"),
+    ("rotary_embedding_backward", dict(out=zeros(2, 3, 6, dtype=F64)), TypeError, "dx"),
     ("sinusoidal_positions", dict(out=zeros(5)), ValueError, "out"),
     ("sinusoidal_positions", dict(out=zeros(5, 4, dtype=I32)), TypeError, "out"),
 ]

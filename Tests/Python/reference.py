@@ -327,3 +327,71 @@ def int8_rows(x):
         y = x / np.where(usable, scale, np.float32(1))[..., None]
     q = np.where(usable[..., None], np.clip(np.rint(y), -127, 127), 0).astype(np.int8)
     return q, np.where(np.isfinite(top), np.where(usable, scale, np.float32(0)), np.float32(np.nan))
+
+
+def rotary_frequencies(dim, length, base=10000.0, scaling=None):
+    """(inv[i], factor of the tables) of a Hugging Face rope_scaling dict."""
+    scaling = {key: value for key, value in (scaling or {}).items() if value is not None}
+    kind, f = scaling.get("rope_type", scaling.get("type", "default")), scaling.get("factor", 1.0)
+    original = scaling.get("original_max_position_embeddings")
+    stretch = dim / (dim - 2) if dim > 2 else 0
+    if kind == "dynamic":
+        base *= (f * max(length, original) / original - (f - 1)) ** stretch
+    if kind == "ntk":
+        base *= f**stretch
+    i = np.arange(dim // 2)
+    inverse = base ** (-2.0 * i / max(dim, 1))
+    attention = 1.0
+    if kind == "linear":
+        inverse = inverse / f
+    if kind == "llama3":
+        low, high = scaling.get("low_freq_factor", 1.0), scaling.get("high_freq_factor", 4.0)
+        wavelength = 2 * math.pi / inverse
+        s = (original / wavelength - low) / (high - low)
+        between = ((1 - s) / f + s) * inverse
+        inverse = np.where(
+            wavelength < original / high, inverse, np.where(wavelength > original / low, inverse / f, between)
+        )
+    if kind == "yarn":
+
+        def turning(times):
+            return dim * math.log(original / (times * 2 * math.pi)) / (2 * math.log(base))
+
+        def m(k):
+            return 0.1 * k * math.log(f) + 1 if f > 1 else 1.0
+
+        a, b = turning(scaling.get("beta_fast", 32)), turning(scaling.get("beta_slow", 1))
+        if scaling.get("truncate", True):
+            a, b = math.floor(a), math.ceil(b)
+        a, b = max(a, 0), min(b, dim - 1)
+        ramp = np.clip((i - a) / (b - a if a != b else 0.001), 0, 1)
+        inverse = inverse / f * ramp + inverse * (1 - ramp)
+        one, other = scaling.get("mscale"), scaling.get("mscale_all_dim")
+        attention = m(one) / m(other) if one and other else m(1)
+    if kind == "longrope":
+        inverse = inverse / np.asarray(scaling["long_factor" if length > original else "short_factor"])
+        attention = math.sqrt(1 + math.log(f) / math.log(original)) if f > 1 else 1.0
+    return inverse, scaling.get("attention_factor", attention)
+
+
+def rotary_tables(dim, length, base=10000.0, scaling=None):
+    inverse, factor = rotary_frequencies(dim, length, base, scaling)
+    angle = np.arange(length)[:, None] * inverse
+    return factor * np.cos(angle), factor * np.sin(angle)
+
+
+def rotary_embedding(x, cos, sin, position_ids=None, interleaved=False, work=np.float64):
+    """Pairs (i, i + R/2), or (2i, 2i + 1), of the first R = 2 * columns of cos."""
+    x, cos, sin = (np.asarray(array).astype(work) for array in (x, cos, sin))
+    ids = np.arange(x.shape[-2]) if position_ids is None else np.asarray(position_ids)
+    cos, sin = cos[ids], sin[ids]
+    if x.ndim > 2 and ids.ndim > 1:
+        cos, sin = (array[..., None, :, :] for array in (cos, sin))  # one for all heads
+    pairs = cos.shape[-1]
+    first, second = (
+        (slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)) if interleaved else (slice(0, pairs), slice(pairs, 2 * pairs))
+    )
+    out = x.copy()
+    out[..., first] = x[..., first] * cos - x[..., second] * sin
+    out[..., second] = x[..., second] * cos + x[..., first] * sin
+    return out

@@ -8,7 +8,7 @@ from swiftattn import _ffi
 from swiftattn._ffi import Tensor
 from swiftattn._tensor import borrow
 
-OUTPUTS = ("out", "lse", "weights")
+OUTPUTS = ("out", "lse", "weights", "out_cos", "out_sin")
 PATTERN = 0x5A
 
 
@@ -84,17 +84,23 @@ def overlapping():
     yield "layer_norm", {**CALLS["layer_norm"], "weight": at(0, 4), "out": at(3, 3, 4)}
     yield "rms_norm", {**CALLS["rms_norm"], "x": at(0, 3, 4), "out": at(1, 3, 4)}
     yield "silu", {**CALLS["silu"], "x": at(0, 3, 4), "out": at(1, 3, 4)}
+    rotary = CALLS["rotary_embedding"]
+    yield "rotary_tables", {**CALLS["rotary_tables"], "out_cos": at(0, 5, 2), "out_sin": at(9, 5, 2)}
+    yield "rotary_embedding", {**rotary, "x": at(0, 2, 3, 6), "out": at(1, 2, 3, 6)}
+    yield "rotary_embedding", {**rotary, "sin": at(0, 4, 2), "out": at(7, 2, 3, 6)}
     yield "embedding", {**CALLS["embedding"], "table": at(0, 3, 4), "out": at(8, 2, 4)}
 
 
 @pytest.mark.parametrize("function, arguments", list(overlapping()))
 def test_overlap_is_an_error(function, arguments):
     values = [
-        borrow(value, name)
-        if isinstance(value, np.ndarray)
-        else (Tensor * len(value))(*(borrow(item, name) for item in value))
-        if isinstance(value, list)
-        else value
+        (
+            borrow(value, name)
+            if isinstance(value, np.ndarray)
+            else (Tensor * len(value))(*(borrow(item, name) for item in value))
+            if isinstance(value, list)
+            else value
+        )
         for name, value in arguments.items()
     ]
     with pytest.raises(ValueError, match="overlap"):
@@ -116,18 +122,35 @@ def test_interleaved_arrays_do_not_overlap():
 
 @pytest.mark.parametrize(
     "function",
-    ["softmax", "layer_norm", "rms_norm", "relu", "gelu", "silu", "swiglu", "geglu", "linear", "embedding", MERGE],
+    [
+        "softmax",
+        "layer_norm",
+        "rms_norm",
+        "relu",
+        "gelu",
+        "silu",
+        "swiglu",
+        "geglu",
+        "linear",
+        "embedding",
+        "rotary_embedding",
+        MERGE,
+    ],
 )
 def test_what_works_in_place(function):
     rng = np.random.default_rng(1)
 
     def fresh():
         arguments = {
-            name: rng.standard_normal(value.shape).astype(F32)
-            if isinstance(value, np.ndarray) and value.dtype == F32
-            else [rng.standard_normal(item.shape).astype(F32) for item in value]
-            if isinstance(value, list)
-            else value
+            name: (
+                rng.standard_normal(value.shape).astype(F32)
+                if isinstance(value, np.ndarray) and value.dtype == F32
+                else (
+                    [rng.standard_normal(item.shape).astype(F32) for item in value]
+                    if isinstance(value, list)
+                    else value
+                )
+            )
             for name, value in CALLS[function].items()
         }
         return arguments
@@ -135,11 +158,15 @@ def test_what_works_in_place(function):
     def run(arguments):
         getattr(_ffi, function)(
             *(
-                borrow(value, name)
-                if isinstance(value, np.ndarray)
-                else (Tensor * len(value))(*(borrow(item, name) for item in value))
-                if isinstance(value, list)
-                else value
+                (
+                    borrow(value, name)
+                    if isinstance(value, np.ndarray)
+                    else (
+                        (Tensor * len(value))(*(borrow(item, name) for item in value))
+                        if isinstance(value, list)
+                        else value
+                    )
+                )
                 for name, value in arguments.items()
             )
         )

@@ -41,6 +41,9 @@ private func same<F>(_ declared: F, _ exported: F) {}
         same(CSwiftAttn.swiftattn_geglu, SwiftAttnExports.swiftattn_geglu)
         same(CSwiftAttn.swiftattn_embedding, SwiftAttnExports.swiftattn_embedding)
         same(CSwiftAttn.swiftattn_sinusoidal_positions, SwiftAttnExports.swiftattn_sinusoidal_positions)
+        same(CSwiftAttn.swiftattn_rotary_tables, SwiftAttnExports.swiftattn_rotary_tables)
+        same(CSwiftAttn.swiftattn_rotary_embedding, SwiftAttnExports.swiftattn_rotary_embedding)
+        same(CSwiftAttn.swiftattn_rotary_embedding_backward, SwiftAttnExports.swiftattn_rotary_embedding_backward)
     }
 
     @Test func numbersAreTheHeaders() {
@@ -67,6 +70,15 @@ private func same<F>(_ declared: F, _ exported: F) {}
         #expect(Activation.gelu.rawValue == SWIFTATTN_ACTIVATION_GELU)
         #expect(Activation.geluTanh.rawValue == SWIFTATTN_ACTIVATION_GELU_TANH)
         #expect(Activation.silu.rawValue == SWIFTATTN_ACTIVATION_SILU)
+        #expect(RotaryScaling.Kind.none.rawValue == SWIFTATTN_ROTARY_NONE)
+        #expect(RotaryScaling.Kind.linear.rawValue == SWIFTATTN_ROTARY_LINEAR)
+        #expect(RotaryScaling.Kind.dynamic.rawValue == SWIFTATTN_ROTARY_DYNAMIC)
+        #expect(RotaryScaling.Kind.ntk.rawValue == SWIFTATTN_ROTARY_NTK)
+        #expect(RotaryScaling.Kind.llama3.rawValue == SWIFTATTN_ROTARY_LLAMA3)
+        #expect(RotaryScaling.Kind.yarn.rawValue == SWIFTATTN_ROTARY_YARN)
+        #expect(RotaryScaling.Kind.longRope.rawValue == SWIFTATTN_ROTARY_LONGROPE)
+        #expect(RotaryPairing.halves.rawValue == SWIFTATTN_ROTARY_HALVES)
+        #expect(RotaryPairing.neighbours.rawValue == SWIFTATTN_ROTARY_NEIGHBOURS)
         #expect(GELU.exact.rawValue == SWIFTATTN_GELU_NONE)
         #expect(GELU.tanh.rawValue == SWIFTATTN_GELU_TANH)
         #expect(Dims.capacity == Int(SWIFTATTN_MAX_DIMS))

@@ -101,6 +101,32 @@ import Testing
         #expect(try sinusoidalPositions(length: 2, dim: 2, of: Double.self)[1, 0] == sin(1))
     }
 
+    @Test func rotary() throws {
+        func check<T: TestElement>(_ type: T.Type) throws {
+            var random = Random(10)
+            let x = random.array([2, 3, 4, 7], of: T.self)
+            let (cosines, sines) = try rotaryTables(dim: 6, length: 9, scaling: RotaryScaling(.linear, factor: 2),
+                                                    of: T.Computing.self)
+            let positions = try NDArray([0, 8, 3, 3, 1, 2, 5, 7], shape: [2, 4])
+            for pairing in [RotaryPairing.halves, .neighbours] {
+                var exact = x.elements.map(\.double)
+                for row in 0..<24 {
+                    let position = Double(positions[row / 12, row % 4])
+                    for i in 0..<3 {
+                        let a = 7 * row + (pairing == .halves ? i : 2 * i), b = a + (pairing == .halves ? 3 : 1)
+                        let angle = position / 2 * pow(10000, -Double(i) / 3)
+                        (exact[a], exact[b]) = (exact[a] * cos(angle) - exact[b] * sin(angle),
+                                                exact[b] * cos(angle) + exact[a] * sin(angle))
+                    }
+                }
+                expectClose(try rotaryEmbedding(x, cos: cosines, sin: sines, positions: positions, pairing: pairing), exact,
+                            terms: 4, "rotary")
+            }
+        }
+        try eachType { try check($0) }
+        #expect(throws: Failure.self) { try rotaryTables(dim: 3, length: 2, of: Float.self) }
+    }
+
     @Test func products() throws {
         func check<T: TestElement>(_ type: T.Type) throws {
             var random = Random(9)

@@ -144,6 +144,17 @@ void attn_norm_row(const attn_norm *norm, const void *x, void *out, void *scratc
 void attn_activation_row(const attn_rows *shape, attn_activation activation, const void *x,
                          const void *up, int64_t up_column, void *out);
 
+/* Rotary positions: the first 2 * pairs elements of a row are turned, the rest is copied. */
+typedef struct attn_rotary {
+  attn_rows shape;
+  int64_t pairs;
+  bool neighbours; /* pairs are (2i, 2i + 1), else (i, i + pairs) */
+  bool back;       /* by the same angles the other way round */
+} attn_rotary;
+
+/* cosines, sines: of each pair, contiguous reals. out may be x. */
+void attn_rotary_row(const attn_rotary *rotary, const void *x, const void *cosines, const void *sines, void *out);
+
 /* Rows of a table by number; steps between ids, rows of the table, of out and of added count bytes. */
 typedef struct attn_gather {
   attn_rows shape; /* x: of the table */

@@ -19,6 +19,7 @@
 #include "softmax.h"
 #include "norms.h"
 #include "activations.h"
+#include "rotary.h"
 #include "gemm.h"
 
 #define TABLE_NAME_(isa, real_name) attn_kernels_##isa##_##real_name
@@ -50,6 +51,7 @@ const attn_kernels TABLE_NAME(ISA, REAL_NAME) = {
   .norm_row = norm_row,
   .activation_row = activation_row,
   .sum_row = sum_row,
+  .rotary_row = rotary_row,
   .load_row = load_row,
   .store_row = store_row,
 };

@@ -29,6 +29,12 @@ WORD vec v_abs(vec a) { return (vec)((ivec)a & (((ivec){0} - 1) ^ ((ivec){0} + (
 WORD vec v_sign_of(vec magnitude, vec sign) { /* magnitude must not be negative */
   return (vec)((ivec)magnitude | ((ivec)sign & ((ivec){0} + (bits)1 << (sizeof(bits) * 8 - 1))));
 }
+/* Neighbours exchanged: lanes 1, 0, 3, 2, ... */
+WORD vec v_swap(vec v) {
+  vec swapped;
+  for (int i = 0; i < LANES; i++) swapped[i] = v[i ^ 1];
+  return swapped;
+}
 WORD bool v_any(lanemask m) {
   bits any = 0;
   for (int i = 0; i < LANES; i++) any |= m[i];

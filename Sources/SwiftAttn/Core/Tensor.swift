@@ -163,3 +163,18 @@ func forEachOffset(_ shape: Dims, _ strides: Dims, _ body: (_ number: Int, _ off
         if dim < 0 { return }
     }
 }
+
+extension Tensor {
+    /// The elements of a (count,) float32 or float64 tensor.
+    public func doubles(_ name: StaticString) throws(Failure) -> [Double] {
+        try checked(name).expect(rank: 1...1, name)
+        guard dtype == .float32 || dtype == .float64 else {
+            throw .dtype("\(name): dtype is \(dtype), expected float32 or float64")
+        }
+        try requireMemory(for: shape[0], of: Double.self)
+        return (0..<shape[0]).map {
+            let place = pointer(byOffset: $0 &* strides[0])
+            return dtype == .float64 ? place.load(as: Double.self) : Double(place.load(as: Float.self))
+        }
+    }
+}

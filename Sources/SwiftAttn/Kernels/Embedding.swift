@@ -65,17 +65,18 @@ private func checkIDs(_ ids: Tensor, rows: Int) throws(Failure) {
     walk.forEachRun(0..<walk.count) { entry, count, at in
         var isRight = true
         for i in 0..<count {
-            let id = number(isWide, at[0] + i &* step)
+            let id = loadIndex(isWide, at[0] + i &* step)
             isRight = isRight && UInt(bitPattern: id) < UInt(rows)  // negative ids are huge
         }
         if isRight || wrong != nil { return }
-        let first = (0..<count).first { UInt(bitPattern: number(isWide, at[0] + $0 &* step)) >= UInt(rows) }!
-        wrong = (entry + first, number(isWide, at[0] + first &* step))
+        let first = (0..<count).first { UInt(bitPattern: loadIndex(isWide, at[0] + $0 &* step)) >= UInt(rows) }!
+        wrong = (entry + first, loadIndex(isWide, at[0] + first &* step))
     }
     if let wrong { throw .argument("ids: entry \(wrong.entry) is \(wrong.id), expected 0 <= id < \(rows)") }
 }
 
+/// The int64 or int32 at an address.
 @inline(__always)
-private func number(_ isWide: Bool, _ p: UnsafeRawPointer) -> Int {
+func loadIndex(_ isWide: Bool, _ p: UnsafeRawPointer) -> Int {
     isWide ? Int(p.load(as: Int64.self)) : Int(p.load(as: Int32.self))
 }

@@ -5,6 +5,7 @@ from .attention import attention_varlen, merge_attention_states, scaled_dot_prod
 from .caches import KVCache
 from .embeddings import alibi_slopes, embedding, sinusoidal_positions
 from .products import PackedWeight, linear, matmul
+from .rotary import rotary_embedding, rotary_embedding_backward, rotary_tables
 from .rows import layer_norm, rms_norm, softmax
 from .runtime import cpu_info, get_num_threads, set_num_threads
 
@@ -26,6 +27,9 @@ __all__ = [
     "merge_attention_states",
     "relu",
     "rms_norm",
+    "rotary_embedding",
+    "rotary_embedding_backward",
+    "rotary_tables",
     "scaled_dot_product_attention",
     "set_num_threads",
     "silu",

@@ -259,3 +259,45 @@ geglu = _computing("geglu", _TensorPointer, _TensorPointer, c_int32, _TensorPoin
 
 embedding = _computing("embedding", _TensorPointer, _TensorPointer, _TensorPointer, _TensorPointer)
 sinusoidal_positions = _computing("sinusoidal_positions", _TensorPointer)
+
+# Rotary positions
+
+ROTARY_SCALINGS = {"default": 0, "linear": 1, "dynamic": 2, "ntk": 3, "llama3": 4, "yarn": 5, "longrope": 6}
+
+
+class RotaryOptions(ctypes.Structure):
+    """swiftattn_rotary_options."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("scaling", c_int32),
+        ("base", c_double),
+        ("factor", c_double),
+        ("original_length", c_int64),
+        ("attention_factor", c_double),
+        ("mscale", c_double),
+        ("mscale_all_dim", c_double),
+        ("beta_fast", c_double),
+        ("beta_slow", c_double),
+        ("low_freq_factor", c_double),
+        ("high_freq_factor", c_double),
+        ("no_truncate", c_int32),
+        ("reserved", c_int32),
+        ("short_factors", _TensorPointer),
+        ("long_factors", _TensorPointer),
+    ]
+
+
+rotary_tables = _computing("rotary_tables", POINTER(RotaryOptions), _TensorPointer, _TensorPointer)
+rotary_embedding = _computing(
+    "rotary_embedding",
+    *(_TensorPointer, _TensorPointer, _TensorPointer, _TensorPointer),  # x, cos, sin, position_ids
+    c_int32,
+    _TensorPointer,  # out
+)
+rotary_embedding_backward = _computing(
+    "rotary_embedding_backward",
+    *(_TensorPointer, _TensorPointer, _TensorPointer, _TensorPointer),  # grad_out, cos, sin, position_ids
+    c_int32,
+    _TensorPointer,  # dx
+)
