@@ -1,21 +1,17 @@
 /* Blocked matrix product: loops, packing and threads around the register tile.
  *
- * C is cut in tiles of mc x nc that threads take one by one. Every sum runs over blocks of KC in order, each block's sum
+ * C is cut in tiles of mc x nc that threads take one by one. Every sum runs over blocks of k in order, each block's sum
  * from zero, in a tile of floats that is finished once. The order of a sum depends on k alone, so the result does not
  * depend on the cutting, the threads or the number of rows. */
 #include "kernels.h"
 #include "scratch.h"
 #include "threads.h"
 
-#define KC 128            /* operands: short sums round less, half the error of 512; a panel of KC x 64 is 32 KB of L1 */
-#define MC 1032           /* a multiple of 6: so many rows share a packed panel of b; MC x KC operands of a are 516 KB */
+#define MC 1032           /* a multiple of 6: so many rows share a packed panel of b; a block of MC rows of a is 516 KB */
 #define NC 256            /* a multiple of every nr; MC x NC sums are 1 MB, touched once for each block of k */
 #define RESIDENT (1 << 19) /* bytes of a that may be packed for all of k: then b streams through panel by panel, once */
 
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
-
-/* Elements of k in a block. */
-static int64_t block_of(const attn_kernels *kernels) { return KC * kernels->depth; }
 
 typedef struct job {
   const attn_gemm *gemm;
@@ -46,6 +42,15 @@ static int64_t operands(const attn_kernels *kernels, int64_t count) {
   return over(count, kernels->depth) * kernels->operand_size;
 }
 
+static const attn_kernels *packer_of(const attn_kernels *kernels) {
+  return kernels->packed_by ? kernels->packed_by : kernels;
+}
+
+/* Where row p0 of a panel begins in a packed matrix of k rows. */
+static int64_t packed_at(const attn_kernels *packer, int64_t k, int64_t panel, int64_t p0) {
+  return (panel * operands(packer, k) + operands(packer, p0)) * packer->nr;
+}
+
 static void pack_rows(const tile *t, int64_t p0, int64_t k, char *block) {
   const attn_gemm *g = t->job->gemm;
   const attn_matrix a = at(&g->a[t->entry], t->i0, p0, (int64_t)attn_dtype_size(g->dtype));
@@ -59,9 +64,12 @@ static void multiply_panel(const tile *t, int64_t panel, int64_t p0, int64_t k, 
   const attn_kernels *kernels = t->job->kernels;
   const int64_t nr = kernels->nr;
   const char *packed = g->packed_b;
-  if (packed) {
-    packed += (t->j0 / nr + panel) * operands(kernels, g->k) * nr + operands(kernels, p0) * nr;
-  } else {
+  if (packed) packed += packed_at(packer_of(kernels), g->k, t->j0 / nr + panel, p0);
+  if (packed && kernels->packed_by) {
+    const attn_matrix b = { packed, nr, 1 };
+    kernels->pack_b(ATTN_F32, &b, k, nr, t->b);
+    packed = t->b;
+  } else if (!packed) {
     const attn_matrix b = at(&g->b[t->entry], p0, t->j0 + panel * nr, (int64_t)attn_dtype_size(g->dtype));
     kernels->pack_b(g->dtype, &b, k, MIN(nr, t->n - panel * nr), t->b);
     packed = t->b;
@@ -83,7 +91,7 @@ static void stream_tile(const tile *t) {
   const attn_gemm *g = t->job->gemm;
   const attn_kernels *kernels = t->job->kernels;
   pack_rows(t, 0, g->k, t->a);
-  const int64_t block = block_of(kernels);
+  const int64_t block = kernels->block;
   for (int64_t j = 0; j < t->n; j += kernels->stream_columns) {
     const int64_t columns = MIN(kernels->stream_columns, t->n - j);
     const attn_matrix b = at(&g->b[t->entry], 0, t->j0 + j, (int64_t)attn_dtype_size(g->dtype));
@@ -100,7 +108,7 @@ static void run_tile(void *context, int64_t task, int thread) {
   char *scratch = J->scratch + J->each * (size_t)thread;
   const tile t = { J, task / (J->row_tiles * J->column_tiles), i0, j0, MIN(J->mc, g->m - i0), MIN(J->nc, g->n - j0),
                    scratch, scratch + J->a_size, scratch + J->a_size + J->b_size };
-  const int64_t real = g->dtype == ATTN_F64 ? 8 : 4, nr = kernels->nr, panels = over(t.n, nr), block = block_of(kernels);
+  const int64_t real = g->dtype == ATTN_F64 ? 8 : 4, nr = kernels->nr, panels = over(t.n, nr), block = kernels->block;
 
   if (J->streamed) {
     stream_tile(&t);
@@ -125,7 +133,7 @@ static void run_tile(void *context, int64_t task, int thread) {
 }
 
 bool attn_gemm_run(const attn_gemm *g) {
-  const attn_kernels *kernels = attn_kernels_for(g->dtype);
+  const attn_kernels *kernels = attn_products_for(g->dtype, g->precision);
   const int64_t real = g->dtype == ATTN_F64 ? 8 : 4;
   job J = { .gemm = g, .kernels = kernels };
   /* Rows in equal parts; columns in as many parts as keep all threads busy to the end. */
@@ -139,7 +147,7 @@ bool attn_gemm_run(const attn_gemm *g) {
 
   J.streamed = g->m <= kernels->stream_rows && g->b[0].row == 1 && !g->packed_b;
   J.resident = J.streamed || J.mc * operands(kernels, g->k) <= RESIDENT;
-  const int64_t k = MIN(block_of(kernels), g->k);
+  const int64_t k = MIN(kernels->block, g->k);
   J.a_size = (size_t)rounded(J.mc * operands(kernels, J.resident ? g->k : k), 64);
   J.b_size = (size_t)rounded(J.streamed ? kernels->stream_columns * operands(kernels, g->k)
                                         : kernels->nr * operands(kernels, k), 64);
@@ -152,8 +160,8 @@ bool attn_gemm_run(const attn_gemm *g) {
 }
 
 size_t attn_packed_size(attn_dtype dtype, int64_t k, int64_t n) {
-  const attn_kernels *kernels = attn_kernels_for(dtype);
-  return (size_t)(rounded(n, kernels->nr) * operands(kernels, k));
+  const attn_kernels *packer = packer_of(attn_products_for(dtype, ATTN_HIGHEST));
+  return (size_t)(rounded(n, packer->nr) * operands(packer, k));
 }
 
 typedef struct packing {
@@ -166,17 +174,17 @@ typedef struct packing {
 static void pack_panel(void *context, int64_t panel, int thread) {
   (void)thread;
   const packing *P = context;
-  const attn_kernels *kernels = attn_kernels_for(P->dtype);
-  const int64_t nr = kernels->nr, block = block_of(kernels);
+  const attn_kernels *packer = packer_of(attn_products_for(P->dtype, ATTN_HIGHEST));
+  const int64_t nr = packer->nr, block = packer->block;
   for (int64_t p0 = 0; p0 < P->k; p0 += block) {
     const attn_matrix b = at(P->b, p0, panel * nr, (int64_t)attn_dtype_size(P->dtype));
-    kernels->pack_b(P->dtype, &b, MIN(block, P->k - p0), MIN(nr, P->n - panel * nr),
-                    P->packed + panel * operands(kernels, P->k) * nr + operands(kernels, p0) * nr);
+    packer->pack_b(P->dtype, &b, MIN(block, P->k - p0), MIN(nr, P->n - panel * nr),
+                   P->packed + packed_at(packer, P->k, panel, p0));
   }
 }
 
 void attn_pack(attn_dtype dtype, const attn_matrix *b, int64_t k, int64_t n, void *packed) {
   packing P = { dtype, b, k, n, packed };
-  const int64_t panels = over(n, attn_kernels_for(dtype)->nr);
+  const int64_t panels = over(n, packer_of(attn_products_for(dtype, ATTN_HIGHEST))->nr);
   attn_run_tasks(attn_threads_for(0, panels), panels, pack_panel, &P);
 }

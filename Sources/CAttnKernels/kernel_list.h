@@ -1,19 +1,27 @@
 /* One row per ISA, best first: declares, selects, tests and times every variant.
- *   ISA(name, whether this machine has it)
- * and the ISAs with kernels of their own for bfloat16 tensors, where the others widen them to float:
- *   BF16(name, whether this machine has what they need besides) */
+ *   ISA(name, tables, whether this machine has it)
+ * `tables` is the ISA whose kernels for float and double tensors it uses; one that adds only products borrows the others.
+ * ISAs with kernels of their own for bfloat16 tensors, where the others widen them to float:
+ *   BF16(tables, whether this machine has what they need besides)
+ * and kernels that have attention and matrix products alone, for tensors of one dtype at one precision; a later row
+ * goes before an earlier one:
+ *   PRODUCTS(tables or name, kernels, dtype, precision, whether this machine has what they need besides) */
 #if defined(__x86_64__)
-#define ATTN_ISA_LIST(ISA)            \
-  ISA(avx512, attn_cpu_has_avx512())  \
-  ISA(avx2, attn_cpu_has_avx2())      \
-  ISA(portable, true)
+#define ATTN_ISA_LIST(ISA)                    \
+  ISA(avx512, avx512, attn_cpu_has_avx512())  \
+  ISA(avx2, avx2, attn_cpu_has_avx2())        \
+  ISA(portable, portable, true)
 #define ATTN_BF16_LIST(BF16) BF16(avx512, attn_cpu_has_avx512_bf16())
+#define ATTN_PRODUCTS_LIST(PRODUCTS) \
+  PRODUCTS(avx512, medium, ATTN_F32, ATTN_MEDIUM, attn_cpu_has_avx512_bf16())
 #elif defined(__aarch64__)
 #define ATTN_ISA_LIST(ISA) \
-  ISA(neon, true)          \
-  ISA(portable, true)
+  ISA(neon, neon, true)    \
+  ISA(portable, portable, true)
 #define ATTN_BF16_LIST(BF16)
+#define ATTN_PRODUCTS_LIST(PRODUCTS)
 #else
-#define ATTN_ISA_LIST(ISA) ISA(portable, true)
+#define ATTN_ISA_LIST(ISA) ISA(portable, portable, true)
 #define ATTN_BF16_LIST(BF16)
+#define ATTN_PRODUCTS_LIST(PRODUCTS)
 #endif

@@ -9,31 +9,45 @@
 #include "cpu_features.h"
 #include "kernel_list.h"
 
-#define DECLARE(isa, has) extern const attn_kernels attn_kernels_##isa##_float, attn_kernels_##isa##_double;
+#define DECLARE(isa, tables, has) extern const attn_kernels attn_kernels_##tables##_float, attn_kernels_##tables##_double;
 ATTN_ISA_LIST(DECLARE)
 #define DECLARE_BF16(isa, has) extern const attn_kernels attn_kernels_##isa##_bfloat16;
 ATTN_BF16_LIST(DECLARE_BF16)
+#define DECLARE_PRODUCTS(isa, kernels, dtype, precision, has) extern const attn_kernels attn_kernels_##isa##_##kernels;
+ATTN_PRODUCTS_LIST(DECLARE_PRODUCTS)
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
+static const char *name;
 static const attn_kernels *chosen_float, *chosen_double, *chosen_bfloat16;
+static const attn_kernels *products[ATTN_F64 + 1][ATTN_MEDIUM + 1];
 static char error[160];
 
 static void choose(void) {
   const char *wanted = getenv("SWIFTATTN_ISA");
   if (wanted && !*wanted) wanted = NULL;
-#define CHOOSE(isa, has)                                           \
-  if (!chosen_float && (!wanted || !strcmp(wanted, #isa)) && (has)) { \
-    chosen_float = &attn_kernels_##isa##_float;                    \
-    chosen_double = &attn_kernels_##isa##_double;                  \
+#define CHOOSE(isa, tables, has)                              \
+  if (!name && (!wanted || !strcmp(wanted, #isa)) && (has)) { \
+    name = #isa;                                              \
+    chosen_float = &attn_kernels_##tables##_float;            \
+    chosen_double = &attn_kernels_##tables##_double;          \
   }
   ATTN_ISA_LIST(CHOOSE)
   chosen_bfloat16 = chosen_float;
 #define CHOOSE_BF16(isa, has) \
   if (chosen_float == &attn_kernels_##isa##_float && (has)) chosen_bfloat16 = &attn_kernels_##isa##_bfloat16;
   ATTN_BF16_LIST(CHOOSE_BF16)
-  if (chosen_float) return;
+  for (int precision = ATTN_HIGHEST; precision <= ATTN_MEDIUM; precision++) {
+    products[ATTN_F32][precision] = products[ATTN_F16][precision] = chosen_float;
+    products[ATTN_BF16][precision] = chosen_bfloat16;
+    products[ATTN_F64][precision] = chosen_double;
+  }
+#define CHOOSE_PRODUCTS(of, kernels, dtype, precision, has)                                \
+  if (name && (!strcmp(#of, name) || !strcmp(#of, chosen_float->isa)) && (has)) \
+    products[dtype][precision] = &attn_kernels_##of##_##kernels;
+  ATTN_PRODUCTS_LIST(CHOOSE_PRODUCTS)
+  if (name) return;
   char names[64] = "";
-#define LIST(isa, has) if (has) strcat(strcat(names, *names ? ", " : ""), #isa);
+#define LIST(isa, tables, has) if (has) strcat(strcat(names, *names ? ", " : ""), #isa);
   ATTN_ISA_LIST(LIST)
   snprintf(error, sizeof error, "SWIFTATTN_ISA: expected one of %s, got %.40s", names, wanted);
 }
@@ -43,9 +57,15 @@ const attn_kernels *attn_kernels_for(attn_dtype dtype) {
   return dtype == ATTN_F64 ? chosen_double : dtype == ATTN_BF16 ? chosen_bfloat16 : chosen_float;
 }
 
+/* For other dtypes the precision means nothing. */
+const attn_kernels *attn_products_for(attn_dtype dtype, attn_precision precision) {
+  pthread_once(&once, choose);
+  return products[dtype][dtype == ATTN_F32 ? precision : ATTN_HIGHEST];
+}
+
 const char *attn_isa_name(void) {
-  const attn_kernels *kernels = attn_kernels_for(ATTN_F32);
-  return kernels ? kernels->isa : NULL;
+  pthread_once(&once, choose);
+  return name;
 }
 
 const char *attn_isa_error(void) {
@@ -53,7 +73,9 @@ const char *attn_isa_error(void) {
   return error;
 }
 
-int64_t attn_tile_rows(attn_dtype dtype) { return attn_kernels_for(dtype)->tile_rows; }
+int64_t attn_tile_rows(attn_dtype dtype, attn_precision precision) {
+  return attn_products_for(dtype, precision)->tile_rows;
+}
 
 void attn_softmax_row(const attn_rows *shape, const void *x, void *out, void *scratch) {
   attn_kernels_for(shape->dtype)->softmax_row(shape, x, out, scratch);

@@ -25,8 +25,11 @@ typedef struct attn_kernels {
   void (*attention_merge)(const attn_problem *problem, const attn_tile *tile, bool begins, const void *states,
                           int64_t count, bool ends, void *scratch);
 
-  /* Matrix product: mr rows by nr columns in registers. An operand holds `depth` elements along k. */
-  int mr, nr, depth, operand_size;
+  /* Matrix product: mr rows by nr columns in registers. An operand holds `depth` elements along k; a running sum is of at
+   * most `block` elements. */
+  int mr, nr, depth, operand_size, block;
+  /* Whose panels of float a weight is packed in for these kernels, which then pack them on; NULL: their own. */
+  const struct attn_kernels *packed_by;
   /* panel[k / depth][nr] = b[p, j]: columns [0, columns) of k rows, zero-padded to nr. */
   void (*pack_b)(attn_dtype dtype, const attn_matrix *b, int64_t k, int64_t columns, void *panel);
   /* block[m][k / depth] = a[i, p]. */
@@ -55,6 +58,8 @@ typedef struct attn_kernels {
 
 /* The kernels of the chosen ISA that compute in the type of this dtype, or NULL if SWIFTATTN_ISA cannot be had. */
 const attn_kernels *attn_kernels_for(attn_dtype dtype);
+/* Those for attention and matrix products of these tensors at this precision. */
+const attn_kernels *attn_products_for(attn_dtype dtype, attn_precision precision);
 
 static inline size_t attn_dtype_size(attn_dtype dtype) {
   switch (dtype) {

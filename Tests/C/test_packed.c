@@ -15,10 +15,13 @@ static void same_bits(void) {
     swiftattn_packed_weight *packed = NULL;
     tensor_fill_normal(&x, 1);
     tensor_fill_normal(&weight, 1);
-    check_context("%s %lldx%lldx%lld", dtype_name(dtypes[n % 4]), (long long)rows, (long long)inner, (long long)columns);
+    swiftattn_linear_options options = SWIFTATTN_LINEAR_OPTIONS_INIT;
+    options.precision = n / 4 % 3;
+    check_context("%s %lldx%lldx%lld precision %d", dtype_name(dtypes[n % 4]), (long long)rows, (long long)inner,
+                  (long long)columns, options.precision);
     CHECK(swiftattn_pack_weight(&weight, &packed) == 0 && packed, "%s", swiftattn_last_error());
-    CHECK(swiftattn_linear(&x, &weight, NULL, NULL, NULL, &plain) == 0, "%s", swiftattn_last_error());
-    CHECK(swiftattn_linear_packed(&x, packed, NULL, NULL, NULL, &out) == 0, "%s", swiftattn_last_error());
+    CHECK(swiftattn_linear(&x, &weight, NULL, NULL, &options, &plain) == 0, "%s", swiftattn_last_error());
+    CHECK(swiftattn_linear_packed(&x, packed, NULL, NULL, &options, &out) == 0, "%s", swiftattn_last_error());
     CHECK(!memcmp(plain.data, out.data, (size_t)(rows * columns) * dtype_size(out.dtype)), "the results differ");
     swiftattn_packed_weight_destroy(packed);
     buffer_free_all();

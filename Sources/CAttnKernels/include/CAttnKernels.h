@@ -10,6 +10,9 @@
 
 typedef enum attn_dtype { ATTN_F32 = 0, ATTN_F16 = 1, ATTN_BF16 = 2, ATTN_F64 = 3, ATTN_BOOL = 4 } attn_dtype;
 
+/* Of the products of float32 tensors: as exact as float, about 16 significand bits, bfloat16. */
+typedef enum attn_precision { ATTN_HIGHEST = 0, ATTN_HIGH = 1, ATTN_MEDIUM = 2 } attn_precision;
+
 /* Name of the chosen ISA, or NULL if SWIFTATTN_ISA names one that is unknown or absent. */
 const char *attn_isa_name(void);
 /* What is wrong with SWIFTATTN_ISA, when attn_isa_name() is NULL. */
@@ -58,6 +61,7 @@ typedef enum attn_weights_stage {
 typedef struct attn_problem {
   attn_dtype dtype;         /* of q, k, v, o */
   attn_dtype mask_dtype, weights_dtype;
+  attn_precision precision; /* of q.k and p.v */
   int64_t q_heads, kv_heads, head_dim, value_dim;
   attn_strides q, k, v, o, lse, mask, weights; /* lse has no element stride */
   double scale, softcap;    /* softcap 0: none */
@@ -82,7 +86,7 @@ typedef struct attn_plan {
 } attn_plan;
 
 /* Rows of the widest tile for this dtype. */
-int64_t attn_tile_rows(attn_dtype dtype);
+int64_t attn_tile_rows(attn_dtype dtype, attn_precision precision);
 
 /* false: the scratch could not be allocated, nothing was written. */
 bool attn_forward(const attn_problem *problem, const attn_plan *plan);
@@ -99,6 +103,7 @@ typedef struct attn_matrix { const void *data; int64_t row, column; } attn_matri
 /* c[m,n] = residual[m,n] + activation(sum_k a[m,k] b[k,n] + bias[n]), for `batch` entries. */
 typedef struct attn_gemm {
   attn_dtype dtype;                     /* of all operands */
+  attn_precision precision;
   int64_t m, n, k, batch;
   const attn_matrix *a, *b, *residual;  /* [batch]; residual may be NULL */
   const void *packed_b;                 /* b of every entry as attn_pack left it, or NULL; b is then not read */
@@ -110,7 +115,8 @@ typedef struct attn_gemm {
 
 bool attn_gemm_run(const attn_gemm *gemm); /* false: out of memory, nothing was written */
 
-/* b (k, n) in the order in which products read it, 64-byte aligned; good for the kernels of this process. */
+/* b (k, n) in the order in which products read it, 64-byte aligned; good for the kernels of this process, at every
+ * precision. */
 size_t attn_packed_size(attn_dtype dtype, int64_t k, int64_t n);
 void attn_pack(attn_dtype dtype, const attn_matrix *b, int64_t k, int64_t n, void *packed);
 

@@ -40,6 +40,10 @@ const attn_kernels TABLE_NAME(ISA, REAL_NAME) = {
   .nr = GEMM_NR,
   .depth = DEPTH,
   .operand_size = sizeof(operand),
+  .block = GEMM_BLOCK * DEPTH,
+#ifdef PACKED_BY
+  .packed_by = &PACKED_BY,
+#endif
   .pack_b = pack_b,
   .pack_a = pack_a,
   .multiply = multiply,

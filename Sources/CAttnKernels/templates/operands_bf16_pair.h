@@ -1,12 +1,27 @@
-/* Ways of product operands in and out of memory, where operands are pairs of bfloat16 numbers. An odd last one is paired
- * with 0. */
+/* Ways of product operands in and out of memory, where operands are pairs of bfloat16 numbers: bfloat16 tensors as they
+ * are, others rounded. An odd last one is paired with 0. */
 
 #define GROUPS(count) (((count) + 1) / 2)
 #define REAL_DTYPE ATTN_F32
 
-/* line[g] = elements (2g, 2g + 1) of a bfloat16 row */
+static void rounded_line(attn_dtype dtype, const char *x, int64_t step, int64_t count, operand *line) {
+  const int64_t bytes = step * (int64_t)attn_dtype_size(dtype);
+  for (int64_t i = 0; i < count; i += 2 * LANES) {
+    const int64_t some = count - i < 2 * LANES ? count - i : 2 * LANES, low = some < LANES ? some : LANES;
+    const vec a = load_some(dtype, x + i * bytes, step, low);
+    const vec b = some > LANES ? load_some(dtype, x + (i + LANES) * bytes, step, some - LANES) : (vec){0};
+    operand pairs[LANES];
+    v_store_rounded(pairs, a, b);
+    memcpy(line + i / 2, pairs, (size_t)GROUPS(some) * sizeof *pairs);
+  }
+}
+
+/* line[g] = elements (2g, 2g + 1) of a row */
 static void operand_line(attn_dtype dtype, const void *x, int64_t step, int64_t count, operand *line) {
-  (void)dtype;
+  if (dtype != ATTN_BF16) {
+    rounded_line(dtype, x, step, count, line);
+    return;
+  }
   const uint16_t *from = x;
   uint16_t *half = (uint16_t *)line;
   if (step == 1) memcpy(half, from, (size_t)count * sizeof *half);
@@ -18,9 +33,10 @@ static void operand_line(attn_dtype dtype, const void *x, int64_t step, int64_t 
  * block. */
 static int64_t operand_rows(attn_dtype dtype, const void *x, int64_t row_step, int64_t step, int64_t count, int64_t width,
                             operand *block, const operand **rows) {
-  const bool in_place = step == 1 && width % 2 == 0;
+  const bool in_place = dtype == ATTN_BF16 && step == 1 && width % 2 == 0;
+  const int64_t bytes = row_step * (int64_t)attn_dtype_size(dtype);
   for (int64_t j = 0; j < count; j++) {
-    const uint16_t *row = (const uint16_t *)x + j * row_step;
+    const char *row = (const char *)x + j * bytes;
     if (!in_place) operand_line(dtype, row, step, width, block + j * GROUPS(width));
     rows[j] = in_place ? (const operand *)row : block + j * GROUPS(width);
   }
@@ -66,7 +82,7 @@ static const operand *operand_lanes(const real *s, int64_t count, int64_t vecs, 
  * floats do. `line` has room for the operands of a row. */
 static void operands_transposed(attn_dtype dtype, const void *const *rows, int64_t row_count, int64_t step, int64_t count,
                                 operand *block, int64_t to_step, operand *line) {
-  if (step == 1 && count % 2 == 0) {
+  if (dtype == ATTN_BF16 && step == 1 && count % 2 == 0) {
     load_transposed(ATTN_F32, rows, row_count, 1, count / 2, (real *)block, to_step);
     return;
   }

@@ -13,7 +13,11 @@ WORD void v_store_neighbours(operand *p, const uint16_t *low, const uint16_t *hi
   const __m512i b = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)high));
   _mm512_storeu_si512(p, _mm512_or_si512(a, _mm512_slli_epi32(b, 16)));
 }
-/* The same of floats, rounded to nearest even. */
+/* 2 * LANES neighbours, rounded to nearest even. */
+WORD void v_store_rounded(operand *p, vec low, vec high) {
+  _mm512_storeu_si512(p, (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low));
+}
+/* Pairs (low[i], high[i]), rounded likewise. */
 WORD void v_store_pairs(operand *p, vec low, vec high) {
   const __m512i a = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)low));
   const __m512i b = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)high));

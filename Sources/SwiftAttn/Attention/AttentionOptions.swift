@@ -1,5 +1,7 @@
 /// What a caller may ask of attention beyond q, k and v.
 
+import CAttnKernels
+
 /// Where causal masking puts query 0.
 public enum Causal: Int32, Sendable {
     case none = 0
@@ -17,6 +19,8 @@ public enum Precision: Int32, Sendable {
     case high = 1
     /// bfloat16.
     case medium = 2
+
+    var kernel: attn_precision { attn_precision(rawValue: UInt32(rawValue)) }
 }
 
 /// What the weights output holds.

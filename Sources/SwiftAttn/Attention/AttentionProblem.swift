@@ -256,6 +256,7 @@ extension AttentionProblem {
         }
         description.scale = scale
         description.softcap = options.softcap
+        description.precision = options.precision.kernel
         description.causal = options.causal != .none
         description.window_left = Int64(options.windowLeft ?? -1)
         description.window_right = Int64(options.windowRight ?? -1)

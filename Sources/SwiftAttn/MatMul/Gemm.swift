@@ -23,6 +23,7 @@ struct Gemm {
     var residual: Tensor?
     var bias: Tensor?
     var activation = Activation.none
+    var precision = Precision.highest
     /// b as it was packed; then b only has b's shape.
     var packed: PackedWeight?
 
@@ -43,6 +44,7 @@ struct Gemm {
                     (matrices.3 ?? []).withUnsafeBufferPointer { residual in
                         var gemm = attn_gemm()
                         gemm.dtype = self.a.dtype.kernel
+                        gemm.precision = precision.kernel
                         gemm.m = Int64(m)
                         gemm.n = Int64(n)
                         gemm.k = Int64(k)

@@ -14,7 +14,7 @@
 /// depend on the number of rows.
 public func linear(_ x: Tensor, weight: Tensor, bias: Tensor? = nil, residual: Tensor? = nil,
                    activation: Activation = .none, precision: Precision = .highest, out: Tensor) throws(Failure) {
-    try run(x, weight, nil, bias, residual, activation, out)
+    try run(x, weight, nil, bias, residual, activation, precision, out)
 }
 
 /// The same with a weight that was packed before: the same result, bit for bit.
@@ -22,11 +22,11 @@ public func linear(_ x: Tensor, weight: PackedWeight, bias: Tensor? = nil, resid
                    activation: Activation = .none, precision: Precision = .highest, out: Tensor) throws(Failure) {
     /* Its shape without its elements, which are in the pack. */
     let shape = Tensor(data: weight.memory, dtype: weight.dtype, shape: weight.shape, strides: [0, 0])
-    try run(x, shape, weight, bias, residual, activation, out)
+    try run(x, shape, weight, bias, residual, activation, precision, out)
 }
 
 private func run(_ x: Tensor, _ weight: Tensor, _ packed: PackedWeight?, _ bias: Tensor?, _ residual: Tensor?,
-                 _ activation: Activation, _ out: Tensor) throws(Failure) {
+                 _ activation: Activation, _ precision: Precision, _ out: Tensor) throws(Failure) {
     try Library.requireKernels()
     try x.checked("x").expect(rank: 1...Dims.capacity, "x")
     try x.expectFloating("x")
@@ -54,7 +54,7 @@ private func run(_ x: Tensor, _ weight: Tensor, _ packed: PackedWeight?, _ bias:
     let rows = Rows(of: [x, out] + (wide.map { [$0] } ?? []))
     let w = weight.reshaped([k, n], strides: [weight.strides[1], weight.strides[0]])
     try Gemm(a: rows.matrix(x), b: w.broadcast(to: Dims(rows.leading), kept: 2, "weight"), c: rows.matrix(out),
-             residual: wide.map(rows.matrix), bias: bias, activation: activation, packed: packed).run()
+             residual: wide.map(rows.matrix), bias: bias, activation: activation, precision: precision, packed: packed).run()
 }
 
 /// How the leading dims of equally shaped tensors are read as rows of matrices: the trailing ones of them that every

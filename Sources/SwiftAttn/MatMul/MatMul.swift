@@ -38,5 +38,5 @@ public func matmul(_ a: Tensor, _ b: Tensor, precision: Precision = .highest, ou
     if a.rank == 1 { strides.insert(0, at: leading.count) }
     if b.rank == 1 { strides.append(0) }
     try Gemm(a: left.broadcast(to: leading, kept: 2, "a"), b: right.broadcast(to: leading, kept: 2, "b"),
-             c: out.reshaped(Array(leading) + [m, n], strides: strides)).run()
+             c: out.reshaped(Array(leading) + [m, n], strides: strides), precision: precision).run()
 }
