@@ -20,7 +20,10 @@ bool attn_cpu_has_avx512(void) {
 }
 
 bool attn_cpu_has_avx512_bf16(void) { return attn_cpu_has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+
+bool attn_cpu_has_avx512_vnni(void) { return attn_cpu_has_avx512() && __builtin_cpu_supports("avx512vnni"); }
 #else
+bool attn_cpu_has_avx512_vnni(void) { return false; }
 bool attn_cpu_has_avx512_bf16(void) { return false; }
 bool attn_cpu_has_avx2(void) { return false; }
 bool attn_cpu_has_avx512(void) { return false; }

@@ -25,3 +25,18 @@
 #define ATTN_BF16_LIST(BF16)
 #define ATTN_PRODUCTS_LIST(PRODUCTS)
 #endif
+
+/* The kernels for quantised weights, best first, with the ISA from which on they are taken:
+ *   QUANT(name, ISA, whether this machine has it) */
+#if defined(__x86_64__)
+#define ATTN_QUANT_LIST(QUANT)                           \
+  QUANT(avx512_vnni, avx512, attn_cpu_has_avx512_vnni()) \
+  QUANT(avx2, avx2, attn_cpu_has_avx2())                 \
+  QUANT(portable, portable, true)
+#elif defined(__aarch64__)
+#define ATTN_QUANT_LIST(QUANT) \
+  QUANT(neon, neon, true)      \
+  QUANT(portable, portable, true)
+#else
+#define ATTN_QUANT_LIST(QUANT) QUANT(portable, portable, true)
+#endif

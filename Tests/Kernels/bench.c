@@ -1,5 +1,6 @@
 /* Times every entry of every variant: arithmetic in GFLOP/s, rows in GB/s read and written. */
 #define _GNU_SOURCE
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -193,4 +194,40 @@ void bench(const subject *subjects, int count) {
       }
       printf("\n");
     }
+}
+
+/* Panels of a weight (PANELS * PANEL, 1536) with one row of x, read from memory, and with many, which is arithmetic. */
+#define PANELS 400
+#define WIDTH 1536
+
+void bench_quant(const char *name, const attn_quant_kernels *kernels) {
+  static const struct { const char *name; attn_quant format; } formats[] = {
+    { "Q4_0", ATTN_Q4_0 }, { "Q4_1", ATTN_Q4_1 }, { "Q8_0", ATTN_Q8_0 }, { "Q4_K", ATTN_Q4_K }, { "Q6_K", ATTN_Q6_K },
+  };
+  const int64_t m = kernels->rows, blocks = WIDTH / QUANT_BLOCK;
+  float *x = calloc((size_t)(m * WIDTH), sizeof *x), *sums = calloc((size_t)(m * PANEL), sizeof *sums);
+  char *operands = aligned_alloc(64, (size_t)(m * blocks) * QUANT_OPERAND_BYTES);
+  attn_quant_facts *facts = calloc((size_t)(m * blocks), sizeof *facts);
+  for (int64_t i = 0; i < m * WIDTH; i++) x[i] = (float)random_normal();
+  for (size_t f = 0; f < sizeof formats / sizeof *formats; f++) {
+    const attn_quant format = formats[f].format;
+    const int64_t bytes = quant_panel_bytes(format, WIDTH);
+    char *panels = aligned_alloc(64, (size_t)(PANELS * bytes));
+    for (int64_t i = 0; i < PANELS * bytes; i++) panels[i] = (char)(i * 7 & 15);
+    double one = 1e9, many = 1e9;
+    for (int run = 0; run < 5; run++) {
+      kernels->quantise(x, WIDTH, 1, operands, facts);
+      double start = seconds();
+      for (int64_t p = 0; p < PANELS; p++) kernels->tile(format, 1, WIDTH, operands, facts, panels + p * bytes, sums);
+      one = fmin(one, seconds() - start);
+      for (int64_t r = 0; r < m; r++) kernels->quantise(x + r * WIDTH, WIDTH, m, operands + r * QUANT_OPERAND_BYTES, facts + r);
+      start = seconds();
+      for (int64_t p = 0; p < PANELS; p++) kernels->tile(format, m, WIDTH, operands, facts, panels, sums);
+      many = fmin(many, seconds() - start);
+    }
+    printf("%-12s %s: 1 row %6.1f GB/s, %d rows %6.1f GFLOP/s\n", name, formats[f].name, 1e-9 * (double)(PANELS * bytes) / one,
+           (int)m, 2e-9 * (double)(m * PANELS * PANEL * WIDTH) / many);
+    free(panels);
+  }
+  free(x), free(sums), free(operands), free(facts);
 }

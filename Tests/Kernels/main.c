@@ -12,6 +12,8 @@ ATTN_ISA_LIST(DECLARE)
 ATTN_BF16_LIST(DECLARE_BF16)
 #define DECLARE_PRODUCTS(isa, kernels, dtype, precision, has) extern const attn_kernels attn_kernels_##isa##_##kernels;
 ATTN_PRODUCTS_LIST(DECLARE_PRODUCTS)
+#define DECLARE_QUANT(name, isa, has) extern const attn_quant_kernels attn_quant_kernels_##name;
+ATTN_QUANT_LIST(DECLARE_QUANT)
 
 static void test(const subject *s) {
   test_attention(s);
@@ -90,7 +92,18 @@ int main(int argc, char **argv) {
     subjects[count++] = of_products(#isa, #kernels, &attn_kernels_##isa##_##kernels, dtype, precision);
   ATTN_PRODUCTS_LIST(ADD_PRODUCTS)
   if (!count) return fprintf(stderr, "no variant to test\n"), 2;
-  if (time) return bench(subjects, all), 0;
+  if (time) bench(subjects, all);
+#define EACH_QUANT(name, isa, has)                                                   \
+  if ((only && strcmp(only, #isa)) || !(has)) {                                      \
+  } else if (time) {                                                                 \
+    bench_quant(#name, &attn_quant_kernels_##name);                                  \
+  } else {                                                                           \
+    test_quant_tile(#name, &attn_quant_kernels_##name);                              \
+  }
+  ATTN_QUANT_LIST(EACH_QUANT)
+  if (time) return 0;
+  test_quant_pack();
+  test_quant_run();
   for (int i = 0; i < count; i++) {
     const subject *s = &subjects[i];
     if (strcmp(s->kernels->isa, s->isa)) return fprintf(stderr, "%s: table says %s\n", s->isa, s->kernels->isa), 2;

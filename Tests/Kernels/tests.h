@@ -4,6 +4,7 @@
 
 #include "check.h"
 #include "memory.h"
+#include "quant.h"
 
 typedef struct subject {
   const char *isa, *real; /* "avx2", "float" */
@@ -30,8 +31,13 @@ void test_sum(const subject *s);
 void test_load(const subject *s);
 void test_store(const subject *s);
 
+void test_quant_pack(void);
+void test_quant_tile(const char *name, const attn_quant_kernels *kernels);
+void test_quant_run(void);
+
 /* One table: entries down, variants across. */
 void bench(const subject *subjects, int count);
+void bench_quant(const char *name, const attn_quant_kernels *kernels);
 
 /* activation(x) with the C library, in long double where `wide`, else in double; and the largest error of a kernel. */
 double activation_reference(attn_activation activation, double x, bool wide);

@@ -120,6 +120,50 @@ bool attn_gemm_run(const attn_gemm *gemm); /* false: out of memory, nothing was 
 size_t attn_packed_size(attn_dtype dtype, int64_t k, int64_t n);
 void attn_pack(attn_dtype dtype, const attn_matrix *b, int64_t k, int64_t n, void *packed);
 
+/* ---- quantised weights ---- */
+
+/* Formats of GGUF files, with weights in blocks of 32 or 256 neighbours of a row: code c stands for d c + m, with d and m
+ * of the block. */
+typedef enum attn_quant { ATTN_Q4_0 = 0, ATTN_Q4_1 = 1, ATTN_Q8_0 = 2, ATTN_Q4_K = 3, ATTN_Q6_K = 4 } attn_quant;
+
+/* Weights and bytes of a block, as stored in a file. */
+int64_t attn_quant_block(attn_quant format);
+int64_t attn_quant_block_bytes(attn_quant format);
+/* out[k] = the weights of a stored row; k is a multiple of the block. */
+void attn_quant_load_row(attn_quant format, const void *stored, int64_t k, float *out);
+
+/* A weight (n, k) in the order in which products read it; 64-byte aligned. Not larger than stored but for rows up to a
+ * multiple of 16, and 3 % with Q4_K. */
+size_t attn_quant_packed_size(attn_quant format, int64_t n, int64_t k);
+void attn_quant_pack(attn_quant format, const void *stored, int64_t n, int64_t k, void *packed);
+/* out[k] = row `row` of a packed weight, as attn_quant_load_row. */
+void attn_quant_packed_row(attn_quant format, const void *packed, int64_t k, int64_t row, float *out);
+
+/* c = residual + activation(x . weight^T + bias), for one of several weights that are applied to the same x. */
+typedef struct attn_quant_output {
+  attn_quant format;
+  int64_t n;
+  const void *packed;
+  float *c;
+  int64_t c_row;
+  const float *bias, *residual; /* may be NULL; residual may be c */
+  int64_t residual_row;
+  attn_activation activation;
+} attn_quant_output;
+
+/* x (m, k) is rounded to 16-bit integers, with a scale for every 32 neighbours; sums over blocks are exact, and added in
+ * float in order. So the bits of a row depend on this row alone. */
+typedef struct attn_quant_product {
+  int64_t m, k;
+  const float *x;
+  int64_t x_row;
+  const attn_quant_output *outputs;
+  int64_t output_count;
+  int32_t threads;
+} attn_quant_product;
+
+bool attn_quant_run(const attn_quant_product *product); /* false: out of memory, nothing was written */
+
 /* ---- rows ---- */
 
 /* One row of each operand; elements lie x_column (out_column) elements apart. out may be an input. */
