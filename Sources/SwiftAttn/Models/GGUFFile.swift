@@ -102,15 +102,15 @@ extension GGUFFile {
         guard dense.isSameView(as: out) else { throw .shape("out: strides are \(out.strides), expected a contiguous tensor") }
         let columns = tensor.shape[tensor.shape.count - 1], rows = tensor.shape.droppingLast(1).reduce(1, *)
         let rowBytes = columns / format.block.elements * format.block.bytes
-        let from = SharedPointer(bytes.baseAddress! + tensor.range.lowerBound), to = SharedPointer(UnsafeRawPointer(out.data!))
+        let from = data(of: tensor), to = out.data!
         parallelFor(rows, grain: max(elementsPerRange / columns, 1)) { range in
             for row in range {
-                let place = UnsafeMutableRawPointer(mutating: to.address + row * columns * 4)
+                let place = to + row * columns * 4
                 if let quant = format.quant {
-                    attn_quant_load_row(quant, from.address + row * rowBytes, Int64(columns),
+                    attn_quant_load_row(quant, from + row * rowBytes, Int64(columns),
                                         place.assumingMemoryBound(to: Float.self))
                 } else {
-                    attn_load_row(format.dtype!.kernel, from.address + row * rowBytes, 1, Int64(columns), place)
+                    attn_load_row(format.dtype!.kernel, from + row * rowBytes, 1, Int64(columns), place)
                 }
             }
         }
