@@ -444,6 +444,81 @@ int32_t swiftattn_rotary_embedding_backward(const swiftattn_tensor *grad_out, co
                                             const swiftattn_tensor *sin, const swiftattn_tensor *position_ids,
                                             int32_t pairing, const swiftattn_tensor *dx);
 
+/* ---- Sampling ---------------------------------------------------------------------------------------------- */
+
+/* Bits of swiftattn_sampling_options.flags: the field is set, even if it holds 0. */
+#define SWIFTATTN_SAMPLING_HAS_TEMPERATURE 1u
+#define SWIFTATTN_SAMPLING_HAS_TOP_P 2u
+
+/* What a token is drawn by. The steps are taken in this order, each on what the one before it left, with the meaning of
+ * Hugging Face's generate:
+ *   x = logits; for each token t of previous_tokens that occurred c > 0 times:
+ *   x[t] = x[t] / repetition_penalty if x[t] >= 0, else x[t] * repetition_penalty
+ *   x[t] -= presence_penalty + c * frequency_penalty
+ *   temperature   p = softmax(x / temperature); 0 takes the largest x, the lowest index of equal ones, and ends here
+ *   top_k         x not below the k-th largest stay; 0: all
+ *   top_p         from the least likely token up (of equal ones the higher index first), tokens go as long as their sum is
+ *                 at most 1 - top_p of what top_k left; the most likely one stays
+ *   min_p         tokens less likely than min_p times the most likely one go
+ *   draw          the first token at which the running sum exceeds u times the whole; u in [0, 1) has 53 bits of
+ *                 Philox4x32-10, key (low, high 32 bits of seed), counter (low, high of row, low, high of draw)
+ * x of +inf share all the probability; a finite x stays finite under penalties. */
+typedef struct swiftattn_sampling_options {
+  uint32_t struct_size;
+  uint32_t flags;                         /* SWIFTATTN_SAMPLING_HAS_* */
+  double temperature;                     /* finite, >= 0; default 1. HAS_TEMPERATURE */
+  int64_t top_k;                          /* >= 0; 0: off */
+  double top_p;                           /* 0 to 1; default 1: off. HAS_TOP_P */
+  double min_p;                           /* 0 to 1; 0: off */
+  double repetition_penalty;              /* finite, > 0; 0 stands for 1: off */
+  double presence_penalty;                /* finite; 0: off */
+  double frequency_penalty;               /* finite; 0: off */
+  const swiftattn_tensor *previous_tokens; /* (..., n) int32 or int64, leading dims broadcast to the rows of logits; each
+                                              0 <= id < V, or -1 for none */
+  uint64_t seed;
+  uint64_t draw;                          /* calls that differ in it are independent under one seed */
+} swiftattn_sampling_options;
+
+#define SWIFTATTN_SAMPLING_OPTIONS_INIT { sizeof(swiftattn_sampling_options), 0u, 0.0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, NULL, \
+  0u, 0u }
+
+/* out[...] = a token for each row of logits (..., V) floating; out (...) int32 or int64. A row's token depends on the row,
+ * its number in row-major order, the options and the seed, not on threads. A row with NaN, or with -inf alone, is
+ * SWIFTATTN_ERROR_INVALID_ARGUMENT. options NULL: defaults. */
+int32_t swiftattn_sample(const swiftattn_tensor *logits, const swiftattn_sampling_options *options,
+                         const swiftattn_tensor *out);
+
+/* The probabilities that swiftattn_sample draws by, 0 for tokens that went; out as logits. */
+int32_t swiftattn_sampling_distribution(const swiftattn_tensor *logits, const swiftattn_sampling_options *options,
+                                        const swiftattn_tensor *out);
+
+/* ---- Loss -------------------------------------------------------------------------------------------------- */
+
+/* Bits of swiftattn_cross_entropy_options.flags. */
+#define SWIFTATTN_CROSS_ENTROPY_HAS_IGNORE_INDEX 1u
+
+typedef struct swiftattn_cross_entropy_options {
+  uint32_t struct_size;
+  uint32_t flags;         /* SWIFTATTN_CROSS_ENTROPY_HAS_* */
+  int64_t ignore_index;   /* rows with this target do not count; default -100. HAS_IGNORE_INDEX */
+  double label_smoothing; /* s, 0 to 1 */
+} swiftattn_cross_entropy_options;
+
+#define SWIFTATTN_CROSS_ENTROPY_OPTIONS_INIT { sizeof(swiftattn_cross_entropy_options), 0u, 0, 0.0 }
+
+/* loss = mean over the rows that count of -sum_v q[v] ln softmax(logits)[v], q[v] = (1 - s) * [v = target] + s / V.
+ *   logits (..., V) floating, targets (...) int32 or int64, each 0 <= target < V or ignore_index
+ *   loss rank 0, float32 (float64 with float64 logits); 0 where no row counts (PyTorch: NaN)
+ * The classes are the last dim (PyTorch: the second). The order of the sum over rows depends on their number alone. */
+int32_t swiftattn_cross_entropy(const swiftattn_tensor *logits, const swiftattn_tensor *targets,
+                                const swiftattn_cross_entropy_options *options, const swiftattn_tensor *loss);
+
+/* grad_logits = grad_loss * (softmax(logits) - q) / rows that count, 0 in rows that do not; as logits, and may be logits.
+ * loss, unless NULL, is written in the same pass. */
+int32_t swiftattn_cross_entropy_backward(double grad_loss, const swiftattn_tensor *logits, const swiftattn_tensor *targets,
+                                         const swiftattn_cross_entropy_options *options, const swiftattn_tensor *loss,
+                                         const swiftattn_tensor *grad_logits);
+
 #ifdef __cplusplus
 }
 #endif

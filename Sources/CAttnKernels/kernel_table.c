@@ -94,6 +94,14 @@ void attn_rotary_row(const attn_rotary *rotary, const void *x, const void *cosin
   attn_kernels_for(rotary->shape.dtype)->rotary_row(rotary, x, cosines, sines, out);
 }
 
+void attn_exp_sum_row(const attn_rows *shape, const void *x, void *scratch, attn_exp_sum *result) {
+  attn_kernels_for(shape->dtype)->exp_sum_row(shape, x, scratch, result);
+}
+
+void attn_loss_row(const attn_loss *loss, const void *x, int64_t target, void *grad, void *scratch, double *result) {
+  attn_kernels_for(loss->shape.dtype)->loss_row(loss, x, target, grad, scratch, result);
+}
+
 static const char *table_row(const attn_gather *g, const char *id) {
   int32_t narrow;
   int64_t number;

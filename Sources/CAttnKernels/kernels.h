@@ -52,6 +52,8 @@ typedef struct attn_kernels {
                          int64_t up_column, void *out);
   void (*sum_row)(const attn_rows *shape, const void *x, const void *added, int64_t added_column, void *out);
   void (*rotary_row)(const attn_rotary *rotary, const void *x, const void *cosines, const void *sines, void *out);
+  void (*exp_sum_row)(const attn_rows *shape, const void *x, void *scratch, attn_exp_sum *result);
+  void (*loss_row)(const attn_loss *loss, const void *x, int64_t target, void *grad, void *scratch, double *result);
   void (*load_row)(attn_dtype dtype, const void *x, int64_t stride, int64_t count, void *reals);
   void (*store_row)(attn_dtype dtype, const void *reals, int64_t count, void *out, int64_t stride);
 } attn_kernels;

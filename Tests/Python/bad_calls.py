@@ -7,7 +7,7 @@ wrong (NULL, struct_size, a shape of out) is tried.
 import ctypes
 
 import numpy as np
-from swiftattn._ffi import AttentionOptions, LinearOptions, RotaryOptions
+from swiftattn._ffi import AttentionOptions, CrossEntropyOptions, LinearOptions, RotaryOptions, SamplingOptions
 from swiftattn._tensor import borrow
 
 F32, F64, F16, I32, I64 = np.float32, np.float64, np.float16, np.int32, np.int64
@@ -26,6 +26,17 @@ def attention_options(**fields):
 
 def linear_options(**fields):
     return LinearOptions(**{"struct_size": ctypes.sizeof(LinearOptions), **fields})
+
+
+def sampling_options(**fields):
+    options = SamplingOptions(struct_size=ctypes.sizeof(SamplingOptions))
+    for name, value in fields.items():
+        setattr(options, name, ctypes.pointer(borrow(value, name)) if isinstance(value, np.ndarray) else value)
+    return options
+
+
+def cross_entropy_options(**fields):
+    return CrossEntropyOptions(**{"struct_size": ctypes.sizeof(CrossEntropyOptions), **fields})
 
 
 def rotary_options(**fields):
@@ -75,6 +86,17 @@ CALLS = {
     "geglu": dict(gate=zeros(3, 4), up=zeros(3, 4), approximate=0, out=zeros(3, 4)),
     "embedding": dict(ids=np.array([0, 2], I64), table=zeros(3, 4), residual=zeros(2, 4), out=zeros(2, 4)),
     "sinusoidal_positions": dict(out=zeros(5, 4)),
+    "sample": dict(logits=zeros(2, 3, 5), options=None, out=zeros(2, 3, dtype=I64)),
+    "sampling_distribution": dict(logits=zeros(2, 3, 5), options=None, out=zeros(2, 3, 5)),
+    "cross_entropy": dict(logits=zeros(2, 3, 5), targets=np.array([[0, 4, -100]] * 2), options=None, out=zeros()),
+    "cross_entropy_backward": dict(
+        grad_loss=1.0,
+        logits=zeros(2, 3, 5),
+        targets=np.array([[0, 4, -100]] * 2),
+        options=None,
+        loss=None,
+        out=zeros(2, 3, 5),
+    ),
     "rotary_tables": dict(options=None, out_cos=zeros(5, 2), out_sin=zeros(5, 2)),
     "rotary_embedding": dict(
         x=zeros(2, 3, 6),
@@ -238,6 +260,30 @@ CASES = [
     ("embedding", dict(ids=zeros(2)), TypeError, "ids"),
     ("embedding", dict(table=zeros(4)), ValueError, "table"),
     ("embedding", dict(residual=zeros(3, 4)), ValueError, "residual"),
+    ("sample", dict(logits=zeros(2, 3, 0)), ValueError, "logits"),
+    ("sample", dict(logits=zeros()), ValueError, "logits"),
+    ("sample", dict(logits=np.full((2, 3, 5), NAN, F32)), ValueError, "logits: row 0 holds NaN"),
+    ("sample", dict(logits=np.full((2, 3, 5), -INF, F32)), ValueError, "logits: row 0 is -inf alone"),
+    ("sample", dict(out=zeros(2, 3)), TypeError, "out"),
+    ("sample", dict(out=zeros(3, 2, dtype=I64)), ValueError, "out"),
+    ("sample", dict(options=sampling_options(struct_size=9)), ValueError, "struct_size"),
+    ("sample", dict(options=sampling_options(flags=4)), ValueError, "flags"),
+    ("sample", dict(options=sampling_options(flags=1, temperature=-1.0)), ValueError, "temperature"),
+    ("sample", dict(options=sampling_options(top_k=-1)), ValueError, "top_k"),
+    ("sample", dict(options=sampling_options(repetition_penalty=INF)), ValueError, "repetition_penalty"),
+    ("sample", dict(options=sampling_options(previous_tokens=np.array([5]))), ValueError, "previous_tokens"),
+    ("sampling_distribution", dict(out=zeros(2, 3, 5, dtype=F64)), TypeError, "out"),
+    ("sampling_distribution", dict(logits=np.full((2, 3, 5), NAN, F32)), ValueError, "logits"),
+    ("cross_entropy", dict(targets=np.array([[0, 5, 1]] * 2)), ValueError, "targets: entry 1 is 5"),
+    ("cross_entropy", dict(targets=np.array([[0, -1, 1]] * 2)), ValueError, "targets"),
+    ("cross_entropy", dict(targets=np.array([0, 1, 2])), ValueError, "targets"),
+    ("cross_entropy", dict(targets=zeros(2, 3)), TypeError, "targets"),
+    ("cross_entropy", dict(out=zeros(1)), ValueError, "loss"),
+    ("cross_entropy", dict(out=zeros(dtype=F64)), TypeError, "loss"),
+    ("cross_entropy", dict(options=cross_entropy_options(label_smoothing=1.5)), ValueError, "label_smoothing"),
+    ("cross_entropy", dict(options=cross_entropy_options(flags=2)), ValueError, "flags"),
+    ("cross_entropy_backward", dict(grad_loss=INF), ValueError, "grad_loss"),
+    ("cross_entropy_backward", dict(out=zeros(2, 3, 4)), ValueError, "grad_logits"),
     ("rotary_tables", dict(out_sin=zeros(5, 3)), ValueError, "sin"),
     ("rotary_tables", dict(out_cos=zeros(5)), ValueError, "cos"),
     ("rotary_tables", dict(out_cos=zeros(5, 2, dtype=I32)), TypeError, "cos"),

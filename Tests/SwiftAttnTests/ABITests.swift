@@ -44,6 +44,10 @@ private func same<F>(_ declared: F, _ exported: F) {}
         same(CSwiftAttn.swiftattn_rotary_tables, SwiftAttnExports.swiftattn_rotary_tables)
         same(CSwiftAttn.swiftattn_rotary_embedding, SwiftAttnExports.swiftattn_rotary_embedding)
         same(CSwiftAttn.swiftattn_rotary_embedding_backward, SwiftAttnExports.swiftattn_rotary_embedding_backward)
+        same(CSwiftAttn.swiftattn_sample, SwiftAttnExports.swiftattn_sample)
+        same(CSwiftAttn.swiftattn_sampling_distribution, SwiftAttnExports.swiftattn_sampling_distribution)
+        same(CSwiftAttn.swiftattn_cross_entropy, SwiftAttnExports.swiftattn_cross_entropy)
+        same(CSwiftAttn.swiftattn_cross_entropy_backward, SwiftAttnExports.swiftattn_cross_entropy_backward)
     }
 
     @Test func numbersAreTheHeaders() {

@@ -127,6 +127,45 @@ import Testing
         #expect(throws: Failure.self) { try rotaryTables(dim: 3, length: 2, of: Float.self) }
     }
 
+    @Test func sampling() throws {
+        func check<T: TestElement>(_ type: T.Type) throws {
+            let logits = try NDArray([0, 3, 1, 2, 2, 0, 0, 0].map(T.init), shape: [2, 4])
+            var options = SamplingOptions()
+            options.temperature = 0
+            #expect(try sample(logits, options: options) == [1, 0])
+            options.repetitionPenalty = 4
+            #expect(try sample(logits, options: options, previous: [1, -1, 0]) == [3, 0])
+            options = SamplingOptions()
+            options.topK = 2
+            options.seed = 5
+            let p = try samplingDistribution(logits, options: options)
+            expectClose(p, [0, 1 / (1 + exp(-1.0)), 0, 1 / (1 + exp(1.0)), 1 / (1 + 3 * exp(-2.0))]
+                        + [Double](repeating: 1 / (exp(2.0) + 3), count: 3), terms: 8)
+            #expect(try sample(logits, options: options) == sample(logits, options: options))
+        }
+        try eachType { try check($0) }
+    }
+
+    @Test func loss() throws {
+        func check<T: TestElement>(_ type: T.Type) throws {
+            var random = Random(12)
+            let logits = random.array([3, 20], of: T.self, within: 4)
+            let (loss, gradient) = try crossEntropy(logits, targets: [4, -100, 19], labelSmoothing: 0.1)
+            var total = 0.0, exact = [Double](repeating: 0, count: 60)
+            for (row, target) in [(0, 4), (2, 19)] {
+                let x = (0..<20).map { logits[row, $0].double }, p = referenceSoftmax(x)
+                for v in 0..<20 {
+                    let q = (v == target ? 0.9 : 0) + 0.1 / 20
+                    total -= q * log(p[v]) / 2
+                    exact[20 * row + v] = (p[v] - q) / 2
+                }
+            }
+            #expect(abs(loss.double - total) < 8 * T.Computing.epsilon * total)
+            expectClose(gradient, exact, terms: 8)
+        }
+        try eachType { try check($0) }
+    }
+
     @Test func products() throws {
         func check<T: TestElement>(_ type: T.Type) throws {
             var random = Random(9)

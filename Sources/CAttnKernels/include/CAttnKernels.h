@@ -205,6 +205,21 @@ typedef struct attn_rotary {
 /* cosines, sines: of each pair, contiguous reals. out may be x. */
 void attn_rotary_row(const attn_rotary *rotary, const void *x, const void *cosines, const void *sines, void *out);
 
+/* sum of e^(x - top), top the maximum: NaN where x holds one, else top +inf gives 1 and top -inf 0. */
+typedef struct attn_exp_sum { double top, sum; } attn_exp_sum;
+
+/* scratch: columns reals; not used where x is contiguous. */
+void attn_exp_sum_row(const attn_rows *shape, const void *x, void *scratch, attn_exp_sum *result);
+
+/* Cross-entropy of a row of logits with smoothing / columns for every class, and the rest for the target. */
+typedef struct attn_loss {
+  attn_rows shape; /* out: of the gradient */
+  double smoothing, scale; /* scale: of the gradient */
+} attn_loss;
+
+/* The loss, and its gradient * scale unless grad is NULL; grad may be x. scratch as above, for x and grad. */
+void attn_loss_row(const attn_loss *loss, const void *x, int64_t target, void *grad, void *scratch, double *result);
+
 /* Rows of a table by number; steps between ids, rows of the table, of out and of added count bytes. */
 typedef struct attn_gather {
   attn_rows shape; /* x: of the table */

@@ -20,6 +20,7 @@
 #include "norms.h"
 #include "activations.h"
 #include "rotary.h"
+#include "loss.h"
 #include "gemm.h"
 
 #define TABLE_NAME_(isa, real_name) attn_kernels_##isa##_##real_name
@@ -56,6 +57,8 @@ const attn_kernels TABLE_NAME(ISA, REAL_NAME) = {
   .activation_row = activation_row,
   .sum_row = sum_row,
   .rotary_row = rotary_row,
+  .exp_sum_row = exp_sum_row,
+  .loss_row = loss_row,
   .load_row = load_row,
   .store_row = store_row,
 };

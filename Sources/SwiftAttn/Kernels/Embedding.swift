@@ -13,9 +13,7 @@ import CAttnKernels
 public func embedding(_ ids: Tensor, table: Tensor, residual: Tensor? = nil, out: Tensor) throws(Failure) {
     try Library.requireKernels()
     try ids.checked("ids").expect(rank: 0...Dims.capacity - 1, "ids")
-    guard ids.dtype == .int32 || ids.dtype == .int64 else {
-        throw .dtype("ids: dtype is \(ids.dtype), expected int32 or int64")
-    }
+    try ids.expectIndices("ids")
     try table.checked("table").expect(rank: 2...2, "table")
     try table.expectFloating("table")
     let columns = table.shape[1]
@@ -32,7 +30,7 @@ public func embedding(_ ids: Tensor, table: Tensor, residual: Tensor? = nil, out
     try written?.expectApart(from: ids, "ids")
     try written?.expectApart(from: table, "table")
     try written?.expectApart(fromOrSameAs: added, "residual")
-    try checkIDs(ids, rows: table.shape[0])
+    try ids.checkIndices("ids", 0..<table.shape[0])
     if out.isEmpty { return }
 
     let walk = try RowWalk(ids.shape, [ids, out, added].compactMap { $0 })
@@ -55,28 +53,4 @@ public func embedding(_ ids: Tensor, table: Tensor, residual: Tensor? = nil, out
         }
         if gather.shape.stream { attn_streamed() }
     }
-}
-
-private func checkIDs(_ ids: Tensor, rows: Int) throws(Failure) {
-    if ids.isEmpty { return }
-    let walk = try RowWalk(ids.shape, [ids])
-    let step = walk.step(0), isWide = ids.dtype == .int64
-    var wrong: (entry: Int, id: Int)?
-    walk.forEachRun(0..<walk.count) { entry, count, at in
-        var isRight = true
-        for i in 0..<count {
-            let id = loadIndex(isWide, at[0] + i &* step)
-            isRight = isRight && UInt(bitPattern: id) < UInt(rows)  // negative ids are huge
-        }
-        if isRight || wrong != nil { return }
-        let first = (0..<count).first { UInt(bitPattern: loadIndex(isWide, at[0] + $0 &* step)) >= UInt(rows) }!
-        wrong = (entry + first, loadIndex(isWide, at[0] + first &* step))
-    }
-    if let wrong { throw .argument("ids: entry \(wrong.entry) is \(wrong.id), expected 0 <= id < \(rows)") }
-}
-
-/// The int64 or int32 at an address.
-@inline(__always)
-func loadIndex(_ isWide: Bool, _ p: UnsafeRawPointer) -> Int {
-    isWide ? Int(p.load(as: Int64.self)) : Int(p.load(as: Int32.self))
 }

@@ -56,7 +56,7 @@ private func rotate(_ x: Tensor, _ name: StaticString, _ cos: Tensor, _ sin: Ten
     try written?.expectApart(fromOrSameAs: x, "\(name)")
 
     let ids = try positions?.asPositions(of: x)
-    if let ids { try checkPositions(ids, length: cos.shape[0]) }
+    if let ids { try ids.checkIndices("position_ids", 0..<cos.shape[0]) }
     else if rows > cos.shape[0] {
         throw .shape("cos: shape is \(cos.shape), expected at least \(rows) rows for as many positions")
     }
@@ -83,26 +83,10 @@ private func rotate(_ x: Tensor, _ name: StaticString, _ cos: Tensor, _ sin: Ten
     }
 }
 
-private func checkPositions(_ ids: Tensor, length: Int) throws(Failure) {
-    if ids.isEmpty { return }
-    let isWide = ids.dtype == .int64
-    let walk = try RowWalk(ids.shape, [ids])
-    var wrong: (entry: Int, id: Int)?
-    walk.forEach(0..<walk.count) { entry, at in
-        let id = loadIndex(isWide, at[0])
-        if wrong == nil, !(0..<length).contains(id) { wrong = (entry, id) }
-    }
-    if let wrong {
-        throw .argument("position_ids: entry \(wrong.entry) is \(wrong.id), expected 0 <= id < \(length), the rows of cos")
-    }
-}
-
 extension Tensor {
     /// These positions for each row of x (..., H, T, D): broadcast to (..., T), and the same for every head.
     fileprivate func asPositions(of x: Tensor) throws(Failure) -> Tensor {
-        guard dtype == .int32 || dtype == .int64 else {
-            throw .dtype("position_ids: dtype is \(dtype), expected int32 or int64")
-        }
+        try expectIndices("position_ids")
         let leading = x.leading(1).shape
         if leading.count == 1 { return try checked("position_ids").broadcast(toShape: leading, "position_ids") }
         var shape = leading.droppingLast(2)

@@ -1,10 +1,19 @@
-"""Rotary positions against Hugging Face transformers' own: the frequencies of every scaling, and Llama's rotation."""
+"""Rotary positions and sampling against Hugging Face transformers' own: the frequencies of every scaling, Llama's
+rotation, and the filters of generate."""
 
 import numpy as np
 import pytest
 import swiftattn
 import torch
-from transformers import LlamaConfig
+from transformers import (
+    LlamaConfig,
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
@@ -74,3 +83,42 @@ def test_rotation(name):
         got = swiftattn.rotary_embedding(x, *tables, position_ids=ids)
         assert isinstance(got, torch.Tensor)
         np.testing.assert_allclose(got.numpy(), wanted.numpy(), atol=3e-5)
+
+
+SAMPLING = [
+    dict(temperature=0.7),
+    dict(top_k=5),
+    dict(top_p=0.9),
+    dict(top_p=0.3, temperature=2.0),
+    dict(min_p=0.05),
+    dict(repetition_penalty=1.4),
+    dict(repetition_penalty=0.6, temperature=1.5, top_k=40, top_p=0.8, min_p=0.03),
+]
+
+
+@pytest.mark.parametrize("number", range(len(SAMPLING)))
+@pytest.mark.parametrize("ties", [False, True])
+def test_sampling_filters(number, ties):
+    """The distribution that generate draws from, by its own processors in its order."""
+    options = SAMPLING[number]
+    rng = torch.Generator().manual_seed(number)
+    logits = 2 * torch.randn(8, 500, generator=rng)
+    if ties:
+        logits = torch.round(2 * logits) / 2
+    tokens = torch.randint(0, 500, (8, 30), generator=rng)
+    processors = LogitsProcessorList()
+    for name, kind in (
+        ("repetition_penalty", RepetitionPenaltyLogitsProcessor),
+        ("temperature", TemperatureLogitsWarper),
+        ("top_k", TopKLogitsWarper),
+        ("top_p", TopPLogitsWarper),
+        ("min_p", MinPLogitsWarper),
+    ):
+        if name in options:
+            processors.append(kind(options[name]))
+    expected = processors(tokens, logits.clone()).softmax(-1)
+    got = swiftattn.sampling_distribution(logits, previous_tokens=tokens, **options)
+    if ties:  # which of equal ones top_p takes away is left to their sort
+        got, expected = got.sort(-1).values, expected.sort(-1).values
+    np.testing.assert_array_equal((got > 0).numpy(), (expected > 0).numpy())
+    np.testing.assert_allclose(got.numpy(), expected.numpy(), rtol=3e-6, atol=1e-7)

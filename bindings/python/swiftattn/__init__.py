@@ -4,10 +4,12 @@ from .activations import geglu, gelu, relu, silu, swiglu
 from .attention import attention_varlen, merge_attention_states, scaled_dot_product_attention
 from .caches import KVCache
 from .embeddings import alibi_slopes, embedding, sinusoidal_positions
+from .loss import cross_entropy, cross_entropy_backward
 from .products import PackedWeight, linear, matmul
 from .rotary import rotary_embedding, rotary_embedding_backward, rotary_tables
 from .rows import layer_norm, rms_norm, softmax
 from .runtime import cpu_info, get_num_threads, set_num_threads
+from .sampling import sample, sampling_distribution
 
 __version__ = "0.1.0"
 
@@ -17,6 +19,8 @@ __all__ = [
     "alibi_slopes",
     "attention_varlen",
     "cpu_info",
+    "cross_entropy",
+    "cross_entropy_backward",
     "embedding",
     "geglu",
     "gelu",
@@ -30,6 +34,8 @@ __all__ = [
     "rotary_embedding",
     "rotary_embedding_backward",
     "rotary_tables",
+    "sample",
+    "sampling_distribution",
     "scaled_dot_product_attention",
     "set_num_threads",
     "silu",

@@ -198,7 +198,9 @@ class KVCacheOptions(ctypes.Structure):
 kv_cache_create = _computing("kv_cache_create", POINTER(KVCacheOptions), POINTER(c_void_p))
 kv_cache_destroy = _declare("kv_cache_destroy", None, c_void_p)
 kv_cache_append = _computing(
-    "kv_cache_append", c_void_p, *(_TensorPointer, _TensorPointer, _TensorPointer)  # key, value, lengths
+    "kv_cache_append",
+    c_void_p,
+    *(_TensorPointer, _TensorPointer, _TensorPointer),  # key, value, lengths
 )
 kv_cache_truncate = _computing("kv_cache_truncate", c_void_p, c_int64, _TensorPointer)
 kv_cache_view = _computing(
@@ -300,4 +302,62 @@ rotary_embedding_backward = _computing(
     *(_TensorPointer, _TensorPointer, _TensorPointer, _TensorPointer),  # grad_out, cos, sin, position_ids
     c_int32,
     _TensorPointer,  # dx
+)
+
+# Sampling
+
+SAMPLING_HAS_TEMPERATURE = 1
+SAMPLING_HAS_TOP_P = 2
+
+
+class SamplingOptions(ctypes.Structure):
+    """swiftattn_sampling_options."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("temperature", c_double),
+        ("top_k", c_int64),
+        ("top_p", c_double),
+        ("min_p", c_double),
+        ("repetition_penalty", c_double),
+        ("presence_penalty", c_double),
+        ("frequency_penalty", c_double),
+        ("previous_tokens", _TensorPointer),
+        ("seed", c_uint64),
+        ("draw", c_uint64),
+    ]
+
+
+sample = _computing("sample", _TensorPointer, POINTER(SamplingOptions), _TensorPointer)
+sampling_distribution = _computing("sampling_distribution", _TensorPointer, POINTER(SamplingOptions), _TensorPointer)
+
+# Loss
+
+CROSS_ENTROPY_HAS_IGNORE_INDEX = 1
+
+
+class CrossEntropyOptions(ctypes.Structure):
+    """swiftattn_cross_entropy_options."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("ignore_index", c_int64),
+        ("label_smoothing", c_double),
+    ]
+
+
+cross_entropy = _computing(
+    "cross_entropy",
+    _TensorPointer,
+    _TensorPointer,
+    POINTER(CrossEntropyOptions),
+    _TensorPointer,  # logits, targets, loss
+)
+cross_entropy_backward = _computing(
+    "cross_entropy_backward",
+    *(c_double, _TensorPointer, _TensorPointer),  # grad_loss, logits, targets
+    POINTER(CrossEntropyOptions),
+    *(_TensorPointer, _TensorPointer),  # loss, grad_logits
 )
