@@ -85,7 +85,7 @@ static void run_split(const job *j, char *states, size_t state_size, int threads
 }
 
 bool attn_forward(const attn_problem *problem, const attn_plan *plan) {
-  const attn_kernels *kernels = attn_products_for(problem->dtype, problem->precision);
+  const attn_kernels *kernels = attn_attention_for(problem);
   const int threads = plan->split_keys ? attn_threads_for(plan->threads, WAVE)
                                        : attn_threads_for(plan->threads, plan->task_count);
   const size_t each = (kernels->attention_scratch(problem) + 63) / 64 * 64;

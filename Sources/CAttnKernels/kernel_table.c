@@ -73,9 +73,13 @@ const char *attn_isa_error(void) {
   return error;
 }
 
-int64_t attn_tile_rows(attn_dtype dtype, attn_precision precision) {
-  return attn_products_for(dtype, precision)->tile_rows;
+/* k and v of another dtype than q's are widened to float. */
+const attn_kernels *attn_attention_for(const attn_problem *problem) {
+  if (problem->kv_dtype != problem->dtype) return attn_products_for(ATTN_F32, ATTN_HIGHEST);
+  return attn_products_for(problem->dtype, problem->precision);
 }
+
+int64_t attn_tile_rows(const attn_problem *problem) { return attn_attention_for(problem)->tile_rows; }
 
 void attn_softmax_row(const attn_rows *shape, const void *x, void *out, void *scratch) {
   attn_kernels_for(shape->dtype)->softmax_row(shape, x, out, scratch);

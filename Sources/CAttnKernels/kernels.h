@@ -62,12 +62,13 @@ typedef struct attn_kernels {
 const attn_kernels *attn_kernels_for(attn_dtype dtype);
 /* Those for attention and matrix products of these tensors at this precision. */
 const attn_kernels *attn_products_for(attn_dtype dtype, attn_precision precision);
+const attn_kernels *attn_attention_for(const attn_problem *problem);
 
 static inline size_t attn_dtype_size(attn_dtype dtype) {
   switch (dtype) {
     case ATTN_F64: return 8;
     case ATTN_F32: return 4;
-    case ATTN_BOOL: return 1;
+    case ATTN_BOOL: case ATTN_I8: return 1;
     default: return 2;
   }
 }

@@ -116,7 +116,7 @@ void attention_build(attention_case *c, const attention_options *o) {
     .query_offset = o->query_offset, .batch = o->batch,
   };
   c->problem = (attn_problem){
-    .dtype = o->dtype,
+    .dtype = o->dtype, .kv_dtype = o->dtype,
     .mask_dtype = o->mask_dtype != NO_DTYPE ? o->mask_dtype : ATTN_BOOL,
     .weights_dtype = o->weights_dtype != NO_DTYPE ? o->weights_dtype : ATTN_F32,
     .q_heads = o->q_heads, .kv_heads = o->kv_heads, .head_dim = o->head_dim, .value_dim = o->value_dim,

@@ -8,7 +8,7 @@
 
 /* ---- dtypes and selection ---- */
 
-typedef enum attn_dtype { ATTN_F32 = 0, ATTN_F16 = 1, ATTN_BF16 = 2, ATTN_F64 = 3, ATTN_BOOL = 4 } attn_dtype;
+typedef enum attn_dtype { ATTN_F32 = 0, ATTN_F16 = 1, ATTN_BF16 = 2, ATTN_F64 = 3, ATTN_BOOL = 4, ATTN_I8 = 5 } attn_dtype;
 
 /* Of the products of float32 tensors: as exact as float, about 16 significand bits, bfloat16. */
 typedef enum attn_precision { ATTN_HIGHEST = 0, ATTN_HIGH = 1, ATTN_MEDIUM = 2 } attn_precision;
@@ -42,6 +42,9 @@ void attn_parallel_for(int64_t count, int64_t grain, attn_range_body body, void 
 typedef struct attn_sequence {
   const void *q, *k, *v, *mask; /* mask may be NULL */
   void *o, *lse, *weights;      /* lse and weights may be NULL */
+  const float *k_scales, *v_scales; /* int8 row j of k stands for k_scales[j] * k[j]; NULL with other dtypes */
+  const int64_t *blocks;        /* row j of k and v is row j % block_rows of block blocks[j / block_rows]; NULL: rows lie
+                                   evenly. Not read for rows from kv_len on */
   int64_t q_rows;               /* rows of o to write */
   int64_t q_len;                /* of these, rows that see keys */
   int64_t kv_rows;              /* columns of weights */
@@ -59,11 +62,16 @@ typedef enum attn_weights_stage {
 } attn_weights_stage;
 
 typedef struct attn_problem {
-  attn_dtype dtype;         /* of q, k, v, o */
+  attn_dtype dtype;         /* of q and o */
+  attn_dtype kv_dtype;      /* of k and v: dtype, or with any dtype but ATTN_F64 one that is widened to float on the way in:
+                               ATTN_F32, ATTN_F16, ATTN_BF16, or ATTN_I8 with scales and element stride 1 */
   attn_dtype mask_dtype, weights_dtype;
   attn_precision precision; /* of q.k and p.v */
   int64_t q_heads, kv_heads, head_dim, value_dim;
   attn_strides q, k, v, o, lse, mask, weights; /* lse has no element stride */
+  attn_strides scales;      /* of k_scales and v_scales; no element stride */
+  int64_t block_rows;       /* of sequences with blocks, else 0 */
+  int64_t k_block, v_block, scale_block; /* strides from block to block */
   double scale, softcap;    /* softcap 0: none */
   bool causal;
   int64_t window_left, window_right; /* -1: unlimited */
@@ -85,8 +93,8 @@ typedef struct attn_plan {
   bool split_keys;        /* chunks of a tile's keys become tasks of their own: for fewer tiles than threads can share */
 } attn_plan;
 
-/* Rows of the widest tile for this dtype. */
-int64_t attn_tile_rows(attn_dtype dtype, attn_precision precision);
+/* Rows of the widest tile for this problem's dtypes. */
+int64_t attn_tile_rows(const attn_problem *problem);
 
 /* false: the scratch could not be allocated, nothing was written. */
 bool attn_forward(const attn_problem *problem, const attn_plan *plan);

@@ -10,6 +10,7 @@
  * merged into the total in order), wherever the query stands. An invisible key adds exactly nothing, so skipping a block
  * that no row sees changes no bit. docs/attention.md derives it. */
 #include "attention_work.h"
+#include "attention_lines.h"
 #include "attention_scores.h"
 #include "attention_softmax.h"
 #include "attention_values.h"

@@ -81,10 +81,10 @@ static void stream_scores(work *w, int64_t n, int64_t groups, const operand *con
 /* s[j][row] for keys [key, key + n): raw products if nothing but the scale is to come, else natural units. */
 static void scores(work *w, int64_t key, int64_t n, terms until) {
   const attn_problem *P = w->problem;
-  const char *k = w->k + key * P->k.row * (int64_t)attn_dtype_size(P->dtype);
+  const lines k = lines_of(w, w->k, P->k, P->k_block, w->k_scales, key, n, P->head_dim);
   const operand *row[KEYS];
   const int64_t groups = GROUPS(P->head_dim);
-  const int64_t step = operand_rows(P->dtype, k, P->k.row, P->k.element, n, P->head_dim, w->k_block, row);
+  const int64_t step = operand_rows(k.dtype, k.first, k.row, k.element, n, P->head_dim, w->k_block, row);
   if (w->rows <= STREAM_ROWS && step == 1) {
     stream_scores(w, n, groups, row);
   } else {

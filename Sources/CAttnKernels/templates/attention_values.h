@@ -16,13 +16,12 @@ static bool sees(const work *w, int r, int64_t key, int64_t j) {
 
 /* Where some rows do not see some keys, p = 0 must hide NaN and Inf values: 0 * NaN would not. Such elements become 0 in
  * w->values and are added to the rows that see them. False: there are none. */
-static bool set_apart_nonfinite(work *w, state *state, int64_t key, int64_t n) {
-  const attn_problem *P = w->problem;
-  const int64_t size = (int64_t)attn_dtype_size(P->dtype), dv = P->value_dim;
+static bool set_apart_nonfinite(work *w, state *state, const lines *v, int64_t key, int64_t n) {
+  const int64_t dv = w->problem->value_dim, bytes = v->row * (int64_t)attn_dtype_size(v->dtype);
   bool any = false;
   for (int64_t j = 0; j < n; j++) {
     real *value = w->values + j * dv;
-    load_row(P->dtype, w->v + (key + j) * P->v.row * size, P->v.element, dv, value);
+    load_row(v->dtype, v->first + j * bytes, v->element, dv, value);
     if (all_finite(value, dv)) continue;
     any = true;
     for (int64_t d = 0; d < dv; d++) {
@@ -40,10 +39,10 @@ static bool set_apart_nonfinite(work *w, state *state, int64_t key, int64_t n) {
 static void accumulate(work *w, state *state, int64_t key, int64_t n) {
   const attn_problem *P = w->problem;
   const int64_t dv = P->value_dim;
-  const bool apart = (w->sequence->mask || boundary(w, key, n)) && set_apart_nonfinite(w, state, key, n);
-  const void *v = w->v + key * P->v.row * (int64_t)attn_dtype_size(P->dtype);
+  const lines v = lines_of(w, w->v, P->v, P->v_block, w->v_scales, key, n, dv);
+  const bool apart = (w->sequence->mask || boundary(w, key, n)) && set_apart_nonfinite(w, state, &v, key, n);
   const column_operands columns = apart ? operand_columns(REAL_DTYPE, w->values, dv, 1, n, dv, w->v_block)
-                                        : operand_columns(P->dtype, v, P->v.row, P->v.element, n, dv, w->v_block);
+                                        : operand_columns(v.dtype, v.first, v.row, v.element, n, dv, w->v_block);
   const operand *p = operand_lanes(w->s, n, w->vecs, TILE, w->p);
   if (w->rows <= STREAM_ROWS && columns.next == 1 && dv % LANES == 0) { /* few queries: value dims in lanes */
     const operand *query[STREAM_ROWS];

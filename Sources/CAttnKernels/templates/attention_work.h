@@ -38,6 +38,7 @@ typedef struct work {
   int64_t first_key[TILE], last_key[TILE]; /* row r sees keys [first_key, last_key) as far as the mask allows */
   real slope[TILE];                        /* ALiBi */
   const char *k, *v;           /* of the tile's key/value head */
+  const float *k_scales, *v_scales; /* likewise; NULL unless k and v are int8 */
   const void *mask_row[TILE];
   bool one_mask_row;           /* all rows read the same mask row */
   bool prescaled;              /* scores are brought to natural units before the softmax */
@@ -54,15 +55,22 @@ typedef struct work {
   operand *k_block;            /* [KEYS][groups of head_dim]: k where it cannot be read in place */
   operand *v_block;            /* [groups of KEYS][value_dim]: v likewise */
   real *values;                /* [KEYS][value_dim]: v cleaned of NaN and Inf */
+  real *gathered;              /* [KEYS][head_dim or value_dim]: rows that come in blocks, or from int8 */
   state chunk, total;
 } work;
 
+/* Elements of a row of `gathered`; 0 where k and v are read as they lie. */
+static size_t gathered_width(const attn_problem *problem) {
+  const int64_t d = problem->head_dim, dv = problem->value_dim;
+  return problem->block_rows == 0 && problem->kv_dtype != ATTN_I8 ? 0 : (size_t)(d > dv ? d : dv);
+}
+
 static size_t attention_scratch(const attn_problem *problem) {
   const size_t d = (size_t)problem->head_dim, dv = (size_t)problem->value_dim;
-  const size_t reals = TILE * 2 * KEYS + KEYS * (dv + 1);
+  const size_t reals = TILE * 2 * KEYS + KEYS * (dv + 1 + gathered_width(problem));
   const size_t groups = TILE * (GROUPS(d) + GROUPS(KEYS)) + (STREAM_ROWS + KEYS) * GROUPS(d) + GROUPS(KEYS) * dv;
   return (sizeof(work) + 63) / 64 * 64 + 2 * attention_state(problem) + reals * sizeof(real) + groups * sizeof(operand)
-      + 9 * 64;
+      + 10 * 64;
 }
 
 static void *carve(char **at, size_t bytes) {
@@ -103,17 +111,20 @@ static work *begin(const attn_problem *P, const attn_tile *T, void *scratch) {
   w->v_block = carve(&at, GROUPS(KEYS) * dv * sizeof(operand));
   w->values = carve(&at, KEYS * dv * sizeof(real));
   w->mask_line = carve(&at, KEYS * sizeof(real));
+  w->gathered = carve(&at, KEYS * gathered_width(P) * sizeof(real));
 
   const attn_sequence *S = T->sequence;
   const int64_t group = P->q_heads / P->kv_heads;
   const int64_t kv_head = T->first_head / group;
-  const int64_t size = (int64_t)attn_dtype_size(P->dtype);
+  const int64_t size = (int64_t)attn_dtype_size(P->dtype), kv_size = (int64_t)attn_dtype_size(P->kv_dtype);
   w->problem = P;
   w->sequence = S;
   w->rows = (int)(T->heads * T->rows);
   w->vecs = (w->rows + LANES - 1) / LANES;
-  w->k = (const char *)S->k + kv_head * P->k.head * size;
-  w->v = (const char *)S->v + kv_head * P->v.head * size;
+  w->k = (const char *)S->k + kv_head * P->k.head * kv_size;
+  w->v = (const char *)S->v + kv_head * P->v.head * kv_size;
+  w->k_scales = S->k_scales ? S->k_scales + kv_head * P->scales.head : NULL;
+  w->v_scales = S->v_scales ? S->v_scales + kv_head * P->scales.head : NULL;
   w->one_mask_row = P->mask.row == 0 && (P->mask.head == 0 || T->heads == 1);
 
   const void *q_row[TILE];

@@ -16,7 +16,7 @@ public func scaledDotProductAttention(query: Tensor, key: Tensor, value: Tensor,
                                       options: AttentionOptions = AttentionOptions(),
                                       out: Tensor, lse: Tensor? = nil, weights: Tensor? = nil) throws(Failure) {
     try Library.requireKernels()
-    try run(AttentionProblem(query: query, key: key, value: value, options: options, out: out, lse: lse, weights: weights))
+    try AttentionProblem(query: query, key: key, value: value, options: options, out: out, lse: lse, weights: weights).run()
 }
 
 /// Attention over sequences packed without padding; the offsets say where each begins.
@@ -35,16 +35,18 @@ public func attentionVarlen(query: Tensor, key: Tensor, value: Tensor,
                             options: AttentionOptions = AttentionOptions(),
                             out: Tensor, lse: Tensor? = nil) throws(Failure) {
     try Library.requireKernels()
-    try run(AttentionProblem(query: query, key: key, value: value, cumulativeQueries: cumulativeQueries,
-                             cumulativeKeys: cumulativeKeys, options: options, out: out, lse: lse))
+    try AttentionProblem(query: query, key: key, value: value, cumulativeQueries: cumulativeQueries,
+                         cumulativeKeys: cumulativeKeys, options: options, out: out, lse: lse).run()
 }
 
-private func run(_ checked: AttentionProblem) throws(Failure) {
-    var problem = checked
-    if problem.isEmpty { return }
-    let plan = AttentionPlan(&problem)
-    let done = withUnsafePointer(to: plan.description) { plan in
-        problem.withDescription { attn_forward($0, plan) }
+extension AttentionProblem {
+    func run() throws(Failure) {
+        var problem = self
+        if problem.isEmpty { return }
+        let plan = AttentionPlan(&problem)
+        let done = withUnsafePointer(to: plan.description) { plan in
+            problem.withDescription { attn_forward($0, plan) }
+        }
+        guard done else { throw Failure.outOfMemory }
     }
-    guard done else { throw Failure.outOfMemory }
 }

@@ -13,7 +13,7 @@ struct AttentionPlan {
 
     /// Numbers the sequences' tasks.
     init(_ problem: inout AttentionProblem) {
-        let lanes = Int(attn_tile_rows(problem.description.dtype, problem.description.precision))
+        let lanes = Int(attn_tile_rows(&problem.description))
         let group = Int(problem.description.q_heads / problem.description.kv_heads)
         let rows = min(lanes, problem.longestQuery)
         let heads = min(group, lanes / rows)

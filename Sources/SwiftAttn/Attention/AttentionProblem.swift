@@ -8,10 +8,12 @@ struct AttentionProblem {
     var sequences: [attn_sequence] = []
     private var slopes: [Double] = []
     private var sinks: [Double] = []
+    /// Which blocks the sequences' keys are in, if they are in blocks.
+    var table: BlockTable?
 
     /// Largest query length of a sequence; sum over sequences of queries times keys, times query heads.
-    private(set) var longestQuery = 0
-    private(set) var scoreCount = 0.0
+    var longestQuery = 0
+    var scoreCount = 0.0
 
     /// Nothing to write.
     var isEmpty: Bool {
@@ -19,7 +21,7 @@ struct AttentionProblem {
     }
 
     /// Positions, and with them the options' query_offset, must leave room for sums with lengths.
-    private static let largestOffset = 1 << 48
+    static let largestOffset = 1 << 48
 
     /// Calls `body` with the problem, whose pointers are valid until it returns.
     func withDescription<R>(_ body: (UnsafePointer<attn_problem>) -> R) -> R {
@@ -31,7 +33,7 @@ struct AttentionProblem {
                     description.sequence_count = Int64(sequences.count)
                     description.slopes = slopes.isEmpty ? nil : slopes.baseAddress
                     description.sinks = sinks.isEmpty ? nil : sinks.baseAddress
-                    return body(&description)
+                    return withExtendedLifetime(table) { body(&description) }
                 }
             }
         }
@@ -82,7 +84,8 @@ extension AttentionProblem {
         try Output("out", out)?.expectApart(from: weights, "weights")
         try Output("lse", lse)?.expectApart(from: weights, "weights")
         try setOptions(options, heads: heads)
-        let positions = try Positions(options, batch: batch, rows: rows, keys: keys)
+        let positions = try Positions(options, batch: batch, rows: rows, keys: keys,
+                                      lowerRight: options.causal == .lowerRight)
         let maskBatch = try setMask(options.mask, leading: leading, batch: batch, rows: rows, keys: keys, heads: heads)
 
         if out.isEmpty && (lse?.isEmpty ?? true) && (weights?.isEmpty ?? true) { return }
@@ -208,13 +211,14 @@ extension AttentionProblem {
         }
         guard dimAt(q) <= Int32.max, dimAt(v) <= Int32.max else { throw Failure.outOfMemory }
         description.dtype = q.dtype.kernel
+        description.kv_dtype = k.dtype.kernel
         description.q_heads = Int64(heads)
         description.kv_heads = Int64(kvHeads)
         description.head_dim = Int64(dimAt(q))
         description.value_dim = Int64(dimAt(v))
     }
 
-    private mutating func setOutputs(query: Tensor, out: Tensor, outShape: Dims, lse: Tensor?, lseShape: Dims,
+    mutating func setOutputs(query: Tensor, out: Tensor, outShape: Dims, lse: Tensor?, lseShape: Dims,
                                      weights: Tensor?, weightsShape: Dims) throws(Failure) {
         try out.expect(dtype: query.dtype, "out", as: "query")
         try out.expect(shape: outShape, "out")
@@ -234,7 +238,7 @@ extension AttentionProblem {
         }
     }
 
-    private mutating func setOptions(_ options: AttentionOptions, heads: Int) throws(Failure) {
+    mutating func setOptions(_ options: AttentionOptions, heads: Int) throws(Failure) {
         let scale = options.scale ?? (description.head_dim > 0 ? 1 / Double(description.head_dim).squareRoot() : 1)
         guard scale.isFinite else { throw .argument("scale: expected a finite number, got \(scale)") }
         guard options.softcap >= 0, options.softcap.isFinite else {
@@ -280,7 +284,7 @@ extension AttentionProblem {
     }
 
     /// Fills in the mask's dtype and strides; the result is how it steps through the batch.
-    private mutating func setMask(_ mask: Tensor?, leading: Dims, batch: Int, rows: Int, keys: Int, heads: Int)
+    mutating func setMask(_ mask: Tensor?, leading: Dims, batch: Int, rows: Int, keys: Int, heads: Int)
         throws(Failure) -> (shape: Dims, strides: Dims) {
         guard let mask else { return ([], []) }
         try mask.checked("attn_mask").expect(rank: 1...Dims.capacity, "attn_mask")
@@ -307,19 +311,19 @@ extension AttentionProblem {
     }
 
     /// Lengths and query positions of padded batch entries.
-    private struct Positions {
+    struct Positions {
         let queryLengths, keyLengths, offsets: [Int]?
         let common: Int?
         let lowerRight: Bool
         let rows, keys: Int
 
-        init(_ options: AttentionOptions, batch: Int, rows: Int, keys: Int) throws(Failure) {
+        init(_ options: AttentionOptions, batch: Int, rows: Int, keys: Int, lowerRight: Bool) throws(Failure) {
             queryLengths = try options.queryLengths?.integers("q_lengths", count: batch, in: 0...rows)
             keyLengths = try options.keyValueLengths?.integers("kv_lengths", count: batch, in: 0...keys)
             offsets = try options.queryOffsets?.integers(
                 "query_offsets", count: batch, in: -AttentionProblem.largestOffset...AttentionProblem.largestOffset)
             common = options.queryOffset
-            lowerRight = options.causal == .lowerRight
+            self.lowerRight = lowerRight
             self.rows = rows
             self.keys = keys
         }
@@ -336,11 +340,11 @@ extension AttentionProblem {
 
 extension Output {
     /// The inputs of attention, by their names in the C ABI.
-    fileprivate func expectApart(from query: Tensor, _ key: Tensor, _ value: Tensor,
-                                 _ options: AttentionOptions) throws(Failure) {
+    func expectApart(from query: Tensor, _ key: Tensor, _ value: Tensor, _ options: AttentionOptions,
+                     as names: (key: StaticString, value: StaticString) = ("key", "value")) throws(Failure) {
         try expectApart(from: query, "query")
-        try expectApart(from: key, "key")
-        try expectApart(from: value, "value")
+        try expectApart(from: key, "\(names.key)")
+        try expectApart(from: value, "\(names.value)")
         try expectApart(from: options.mask, "attn_mask")
         try expectApart(from: options.alibiSlopes, "alibi_slopes")
         try expectApart(from: options.sinks, "sinks")
@@ -357,7 +361,7 @@ extension Int {
 
 extension Tensor {
     /// Head, row and element strides of a (..., H, T, D) view.
-    fileprivate var kernelStrides: attn_strides {
+    var kernelStrides: attn_strides {
         attn_strides(head: Int64(strides[rank - 3]), row: Int64(strides[rank - 2]), element: Int64(strides[rank - 1]))
     }
 

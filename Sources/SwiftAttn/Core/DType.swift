@@ -44,6 +44,7 @@ public enum DType: UInt8, Sendable, CustomStringConvertible {
         case .float16: ATTN_F16
         case .bfloat16: ATTN_BF16
         case .float64: ATTN_F64
+        case .int8: ATTN_I8
         default: ATTN_BOOL
         }
     }
