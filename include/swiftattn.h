@@ -208,6 +208,26 @@ int32_t swiftattn_attention_varlen(
     const swiftattn_attention_options *options,
     const swiftattn_tensor *out, const swiftattn_tensor *lse);
 
+/* Attention over keys and values in blocks: token j of sequence b is row j % block_size of block
+ * block_table[b, j / block_size]. Sequences may share blocks.
+ *
+ *   query (B, Hq, Tq, D)   key_cache (num_blocks, block_size, Hkv, D)   value_cache (num_blocks, block_size, Hkv, Dv)
+ *   block_table (B, max_blocks) int32 or int64: of row b the first ceil(kv_lengths[b] / block_size) entries are read, each
+ *   0 <= block < num_blocks; the others may hold anything, and so may rows that hold no token
+ *   kv_lengths (B,) int32 or int64, 0 to max_blocks * block_size
+ *   out (B, Hq, Tq, Dv)   lse (B, Hq, Tq) or NULL   weights (B, Hq, Tq, max_blocks * block_size) or NULL
+ *
+ * Meaning, data types and edge rows as swiftattn_scaled_dot_product_attention of the same keys in one piece, with the
+ * same bits; query 0 stands at kv_length - q_length, unless causal is UPPER_LEFT (0) or an offset is given. The caches have
+ * one dtype: query's, or with a query other than float64 any of float32, float16 and bfloat16, widened to float32 as they
+ * are read. attn_mask has max_blocks * block_size columns; weights that leave invisible keys in (SCALED, CAPPED) are those
+ * of zero keys from kv_lengths[b] on. options->kv_lengths must be NULL. Source: Kwon et al. 2023 (PagedAttention). */
+int32_t swiftattn_attention_paged(
+    const swiftattn_tensor *query, const swiftattn_tensor *key_cache, const swiftattn_tensor *value_cache,
+    const swiftattn_tensor *block_table, const swiftattn_tensor *kv_lengths,
+    const swiftattn_attention_options *options,
+    const swiftattn_tensor *out, const swiftattn_tensor *lse, const swiftattn_tensor *weights);
+
 /* Attention over the union of disjoint key sets, from the results over each:
  *   lse = ln(sum_n exp(lses[n]));   out = sum_n exp(lses[n] - lse) * outs[n]
  *
@@ -283,6 +303,19 @@ int32_t swiftattn_kv_cache_fork(const swiftattn_kv_cache *cache, const swiftattn
 /* Entry i becomes what entry indices[i] was, in place: the beams of a beam search that live on. indices (B,) int32 or
  * int64, any of them any number of times. After a failure nothing is changed. */
 int32_t swiftattn_kv_cache_reorder(swiftattn_kv_cache *cache, const swiftattn_tensor *indices);
+
+/* Attention over the tokens that the cache holds: entry b has as many keys as its length says.
+ *   query (B, Hq, Tq, D) float32, float16 or bfloat16; Hkv divides Hq
+ *   out (B, Hq, Tq, Dv) of query's dtype   lse (B, Hq, Tq) float32 or NULL
+ *   weights (B, Hq, Tq, L) float32 or query's dtype, or NULL; L is the longest entry's length, as in attn_mask
+ * Meaning and edge rows as swiftattn_scaled_dot_product_attention; query 0 stands at kv_length - q_length, the last one at
+ * the last token, unless causal is UPPER_LEFT (0) or an offset is given. LOWER_RIGHT is the usual causal mask. After a
+ * ragged append q_lengths are the appended lengths. options->kv_lengths must be NULL.
+ * With storage of query's dtype the bits are those of the same keys in a tensor. Other storage is widened to float32 as
+ * it is read, and then the bits are those of such float32 keys and values, scale * q where it is int8. */
+int32_t swiftattn_attention_kv_cache(
+    const swiftattn_tensor *query, const swiftattn_kv_cache *cache, const swiftattn_attention_options *options,
+    const swiftattn_tensor *out, const swiftattn_tensor *lse, const swiftattn_tensor *weights);
 
 /* ---- Matrix products --------------------------------------------------------------------------------------- */
 

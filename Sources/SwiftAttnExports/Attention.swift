@@ -7,7 +7,7 @@ public typealias TensorPointer = UnsafePointer<swiftattn_tensor>
 
 private let attentionOptionsV1 = MemoryLayout<swiftattn_attention_options>.size
 
-private func attentionOptions(_ pointer: UnsafePointer<swiftattn_attention_options>?) throws(Failure) -> AttentionOptions {
+func attentionOptions(_ pointer: UnsafePointer<swiftattn_attention_options>?) throws(Failure) -> AttentionOptions {
     let c = try options(pointer, smallest: attentionOptionsV1)
     func has(_ flag: UInt32) -> Bool { c.flags & flag != 0 }
     let known = SWIFTATTN_ATTENTION_HAS_SCALE | SWIFTATTN_ATTENTION_HAS_QUERY_OFFSET
@@ -62,6 +62,22 @@ public func swiftattn_attention_varlen(
             query: tensor(query, "query"), key: tensor(key, "key"), value: tensor(value, "value"),
             cumulativeQueries: tensor(cu_seqlens_q, "cu_seqlens_q"), cumulativeKeys: tensor(cu_seqlens_k, "cu_seqlens_k"),
             options: attentionOptions(options), out: tensor(out, "out"), lse: optionalTensor(lse, "lse"))
+    }
+}
+
+@_cdecl("swiftattn_attention_paged")
+public func swiftattn_attention_paged(
+    _ query: TensorPointer?, _ key_cache: TensorPointer?, _ value_cache: TensorPointer?,
+    _ block_table: TensorPointer?, _ kv_lengths: TensorPointer?,
+    _ options: UnsafePointer<swiftattn_attention_options>?,
+    _ out: TensorPointer?, _ lse: TensorPointer?, _ weights: TensorPointer?
+) -> Int32 {
+    status { () throws(Failure) in
+        try attentionPaged(
+            query: tensor(query, "query"), keyCache: tensor(key_cache, "key_cache"),
+            valueCache: tensor(value_cache, "value_cache"), blockTable: tensor(block_table, "block_table"),
+            keyValueLengths: tensor(kv_lengths, "kv_lengths"), options: attentionOptions(options),
+            out: tensor(out, "out"), lse: optionalTensor(lse, "lse"), weights: optionalTensor(weights, "weights"))
     }
 }
 

@@ -88,3 +88,15 @@ public func swiftattn_kv_cache_fork(
 public func swiftattn_kv_cache_reorder(_ cache: OpaquePointer?, _ indices: TensorPointer?) -> Int32 {
     status { () throws(Failure) in try kvCache(cache).reorder(tensor(indices, "indices").integers("indices")) }
 }
+
+@_cdecl("swiftattn_attention_kv_cache")
+public func swiftattn_attention_kv_cache(
+    _ query: TensorPointer?, _ cache: OpaquePointer?, _ options: UnsafePointer<swiftattn_attention_options>?,
+    _ out: TensorPointer?, _ lse: TensorPointer?, _ weights: TensorPointer?
+) -> Int32 {
+    status { () throws(Failure) in
+        try attentionKVCache(
+            query: tensor(query, "query"), cache: kvCache(cache), options: attentionOptions(options),
+            out: tensor(out, "out"), lse: optionalTensor(lse, "lse"), weights: optionalTensor(weights, "weights"))
+    }
+}

@@ -1,7 +1,7 @@
 """swiftattn: transformer attention on the CPU, on NumPy, torch and JAX arrays."""
 
 from .activations import geglu, gelu, relu, silu, swiglu
-from .attention import attention_varlen, merge_attention_states, scaled_dot_product_attention
+from .attention import attention_paged, attention_varlen, merge_attention_states, scaled_dot_product_attention
 from .caches import KVCache
 from .embeddings import alibi_slopes, embedding, sinusoidal_positions
 from .loss import cross_entropy, cross_entropy_backward
@@ -17,6 +17,7 @@ __all__ = [
     "KVCache",
     "PackedWeight",
     "alibi_slopes",
+    "attention_paged",
     "attention_varlen",
     "cpu_info",
     "cross_entropy",

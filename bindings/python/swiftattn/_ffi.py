@@ -167,6 +167,13 @@ attention_varlen = _computing(
     _OptionsPointer,
     *(_TensorPointer, _TensorPointer),  # out, lse
 )
+attention_paged = _computing(
+    "attention_paged",
+    *(_TensorPointer, _TensorPointer, _TensorPointer),  # query, key_cache, value_cache
+    *(_TensorPointer, _TensorPointer),  # block_table, kv_lengths
+    _OptionsPointer,
+    *(_TensorPointer, _TensorPointer, _TensorPointer),  # out, lse, weights
+)
 merge_attention_states = _computing(
     "merge_attention_states",
     *(_TensorPointer, _TensorPointer, c_int64),  # outs[count], lses[count], count
@@ -211,6 +218,11 @@ kv_cache_view = _computing(
 )
 kv_cache_fork = _computing("kv_cache_fork", c_void_p, _TensorPointer, POINTER(c_void_p))
 kv_cache_reorder = _computing("kv_cache_reorder", c_void_p, _TensorPointer)
+attention_kv_cache = _computing(
+    "attention_kv_cache",
+    *(_TensorPointer, c_void_p, _OptionsPointer),  # query, cache
+    *(_TensorPointer, _TensorPointer, _TensorPointer),  # out, lse, weights
+)
 
 # Matrix products
 

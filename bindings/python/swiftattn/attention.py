@@ -29,7 +29,7 @@ _CAUSAL = {
     "upper_left": _ffi.CAUSAL_UPPER_LEFT,
     "lower_right": _ffi.CAUSAL_LOWER_RIGHT,
 }
-_CAUSAL_VARLEN = {**_CAUSAL, True: _ffi.CAUSAL_LOWER_RIGHT}
+_CAUSAL_AT_END = {**_CAUSAL, True: _ffi.CAUSAL_LOWER_RIGHT}
 
 
 def _options(
@@ -225,7 +225,7 @@ def attention_varlen(
     k = borrow(key, "key")
     v = borrow(value, "value")
     options = _options(
-        *(q, choice(_CAUSAL_VARLEN, is_causal, "is_causal")),
+        *(q, choice(_CAUSAL_AT_END, is_causal, "is_causal")),
         *(dropout_p, scale, query_offset, window, softcap, alibi_slopes, sinks, seed, precision),
     )
     starts_q = borrow_integers(cu_seqlens_q, "cu_seqlens_q")
@@ -236,6 +236,94 @@ def attention_varlen(
         lse = empty([*q.dims[-2:-1], *q.dims[:1]], q, "float64" if q.dtype.bits == 64 else "float32")
     _ffi.attention_varlen(q, k, v, starts_q, starts_k, options, result, lse)
     return _returned(result if out is None else out, lse, None)
+
+
+def attention_paged(
+    query: ArrayLike,
+    key_cache: ArrayLike,
+    value_cache: ArrayLike,
+    block_table: ArrayLike,
+    kv_lengths: ArrayLike,
+    attn_mask: ArrayLike | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool | str = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    *,
+    query_offset: int | ArrayLike | None = None,
+    window: tuple[int | None, int | None] | None = None,
+    softcap: float = 0.0,
+    alibi_slopes: ArrayLike | None = None,
+    sinks: ArrayLike | None = None,
+    q_lengths: ArrayLike | None = None,
+    seed: int = 0,
+    precision: str = "highest",
+    return_lse: bool = False,
+    return_weights: bool | str = False,
+    out: Array | None = None,
+) -> Array | tuple[Array, ...]:
+    """Attention over keys and values in blocks: token j of sequence b is row j % block_size of block
+    block_table[b, j // block_size].
+
+    Args:
+        query: (B, Hq, Tq, D).
+        key_cache: (num_blocks, block_size, Hkv, D); Hkv divides Hq. Of query's dtype; or, unless one of the two is
+            float64, of another one, which is widened to float32 as it is read.
+        value_cache: (num_blocks, block_size, Hkv, Dv), of key_cache's dtype.
+        block_table: (B, max_blocks) int32 or int64. Of row b the first ceil(kv_lengths[b] / block_size) entries are
+            read; the others may hold anything. Sequences may share blocks.
+        kv_lengths: (B,) integers, the tokens of each sequence.
+        attn_mask: broadcast to (B, Hq, Tq, max_blocks * block_size).
+        is_causal: True means "lower_right" here: query 0 of a sequence stands at kv_length - q_length, also for window
+            and ALiBi. "upper_left" or query_offset say otherwise.
+        return_weights: also return (B, Hq, Tq, max_blocks * block_size).
+
+    All else, formula and errors, as in scaled_dot_product_attention. The bits are those of the same keys in one piece.
+
+    Returns:
+        out (B, Hq, Tq, Dv), or a tuple with lse (B, Hq, Tq) and the weights, in this order.
+
+    Source: Kwon et al. 2023 (PagedAttention).
+    """
+    q = borrow(query, "query")
+    k = borrow(key_cache, "key_cache")
+    v = borrow(value_cache, "value_cache")
+    table = borrow_integers(block_table, "block_table")
+    lengths = borrow_integers(kv_lengths, "kv_lengths")
+    options = _options(
+        *(q, choice(_CAUSAL_AT_END, is_causal, "is_causal")),
+        *(dropout_p, scale, query_offset, window, softcap, alibi_slopes, sinks, seed, precision),
+    )
+    columns = table.dims[1] * k.dims[1] if len(table.dims) == 2 and len(k.dims) == 4 else 0
+    results = _stored_results(q, options, attn_mask, q_lengths, return_lse, return_weights, out, v.dims[-1:], columns)
+    _ffi.attention_paged(q, k, v, table, lengths, options, *results)
+    return _returned(results[0] if out is None else out, *results[1:])
+
+
+def _stored_results(
+    query: Tensor,
+    options: AttentionOptions,
+    attn_mask: Any,
+    q_lengths: Any,
+    return_lse: bool,
+    return_weights: bool | str,
+    out: Any,
+    width: Sequence[int],
+    columns: int,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """out, lse and weights of attention over a cache, and the options that only padded queries have."""
+    if attn_mask is not None:
+        options.attn_mask = ctypes.pointer(borrow_mask(attn_mask, "attn_mask", query))
+    if q_lengths is not None:
+        options.q_lengths = ctypes.pointer(borrow_integers(q_lengths, "q_lengths"))
+    shape = query.dims[:-1]
+    result = empty([*shape, *width], query) if out is None else borrow(out, "out", True)
+    lse = empty(shape, query, "float64" if query.dtype.bits == 64 else "float32") if return_lse else None
+    weights = None
+    if return_weights:
+        options.weights_stage = choice(_ffi.WEIGHTS_STAGES, return_weights, "return_weights")
+        weights = empty([*shape, columns], query)
+    return result, lse, weights
 
 
 def merge_attention_states(outs: Iterable[ArrayLike], lses: Iterable[ArrayLike]) -> tuple[Array, Array]:

@@ -9,7 +9,8 @@ import numpy as np
 
 from . import _ffi
 from ._ffi import KVCacheOptions, Tensor
-from ._tensor import ArrayLike, borrow, borrow_integers, integer, lend
+from ._tensor import Array, ArrayLike, borrow, borrow_integers, choice, integer, lend
+from .attention import _CAUSAL_AT_END, _options, _returned, _stored_results
 
 _STORAGE = {
     "float32": (2, 32),
@@ -98,6 +99,57 @@ class KVCache:
         """
         counts = None if lengths is None else borrow_integers(lengths, "lengths")
         _ffi.kv_cache_append(self._handle, borrow(key, "key"), borrow(value, "value"), counts)
+
+    def attend(
+        self,
+        query: ArrayLike,
+        attn_mask: ArrayLike | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool | str = True,
+        scale: float | None = None,
+        *,
+        query_offset: int | ArrayLike | None = None,
+        window: tuple[int | None, int | None] | None = None,
+        softcap: float = 0.0,
+        alibi_slopes: ArrayLike | None = None,
+        sinks: ArrayLike | None = None,
+        q_lengths: ArrayLike | None = None,
+        seed: int = 0,
+        precision: str = "highest",
+        return_lse: bool = False,
+        return_weights: bool | str = False,
+        out: Array | None = None,
+    ) -> Array | tuple[Array, ...]:
+        """Attention of query over the tokens that the cache holds: append first, then attend.
+
+        Args:
+            query: (B, Hq, Tq, D), float32, float16 or bfloat16; Hkv divides Hq. Storage of another dtype is widened to
+                float32 as it is read.
+            attn_mask: broadcast to (B, Hq, Tq, L); L is the longest entry's length.
+            is_causal: True (the default) means "lower_right": the last query stands at its entry's last token, query 0
+                at kv_length - q_length, also for window and ALiBi. "upper_left" or query_offset say otherwise. False
+                lets every query see every token: the memory of an encoder.
+            q_lengths: (B,) after a ragged append the lengths that were appended.
+            return_lse: also return lse (B, Hq, Tq), float32.
+            return_weights: also return (B, Hq, Tq, L).
+
+        All else, formula and errors, as in scaled_dot_product_attention. With storage of query's dtype the bits are
+        those of the same keys in an array, with int8 those of the float32 keys scale * q.
+
+        Returns:
+            out (B, Hq, Tq, Dv), or a tuple with lse and the weights, in this order.
+        """
+        q = borrow(query, "query")
+        options = _options(
+            *(q, choice(_CAUSAL_AT_END, is_causal, "is_causal")),
+            *(dropout_p, scale, query_offset, window, softcap, alibi_slopes, sinks, seed, precision),
+        )
+        columns = int(self.lengths.max(initial=0)) if return_weights else 0
+        results = _stored_results(
+            *(q, options, attn_mask, q_lengths, return_lse, return_weights, out, [self.value_dim], columns)
+        )
+        _ffi.attention_kv_cache(q, self._handle, options, *results)
+        return _returned(results[0] if out is None else out, *results[1:])
 
     def truncate(self, n: int | ArrayLike) -> None:
         """Forgets all but the first n tokens of each entry; n is an int or (B,) integers.
