@@ -64,6 +64,17 @@ CALLS = {
         out=zeros(7, 4, 6),
         lse=zeros(4, 7),
     ),
+    "attention_paged": dict(
+        query=zeros(2, 4, 3, 8),
+        key_cache=zeros(6, 4, 2, 8),
+        value_cache=zeros(6, 4, 2, 5),
+        block_table=np.array([[0, 1, 2], [3, 4, 5]], I32),
+        kv_lengths=np.array([9, 4], I32),
+        options=None,
+        out=zeros(2, 4, 3, 5),
+        lse=zeros(2, 4, 3),
+        weights=zeros(2, 4, 3, 12),
+    ),
     "merge_attention_states": dict(
         outs=[zeros(2, 3, 4), zeros(2, 3, 4)],
         lses=[zeros(2, 3), zeros(2, 3)],
@@ -127,6 +138,7 @@ def raw(array, **fields):
 
 
 SDPA, VARLEN, MERGE = "scaled_dot_product_attention", "attention_varlen", "merge_attention_states"
+PAGED = "attention_paged"
 NAN, INF = float("nan"), float("inf")
 A = attention_options
 
@@ -214,6 +226,30 @@ CASES = [
     (VARLEN, dict(options=A(attn_mask=zeros(1))), ValueError, "attn_mask"),
     (VARLEN, dict(options=A(kv_lengths=zeros(2, dtype=I32))), ValueError, "kv_lengths"),
     (VARLEN, dict(options=A(query_offsets=zeros(3, dtype=I32))), ValueError, "query_offsets"),
+    (PAGED, dict(query=zeros(4, 3, 8)), ValueError, "query: rank is 3, expected 4"),
+    (PAGED, dict(query=zeros(2, 4, 3, 7)), ValueError, "key_cache: head_dim is 8, query has 7"),
+    (PAGED, dict(query=zeros(2, 3, 3, 8)), ValueError, "key_cache: heads are 2, expected a divisor of the query's 3"),
+    (PAGED, dict(query=zeros(2, 4, 3, 8, dtype=F64)), TypeError, "key_cache: dtype is float32, query has float64"),
+    (PAGED, dict(key_cache=zeros(6, 4, 2, 8, dtype=np.int8)), TypeError, "key_cache: dtype is int8"),
+    (PAGED, dict(key_cache=None), ValueError, "key_cache"),
+    (PAGED, dict(value_cache=zeros(6, 4, 1, 5)), ValueError, "value_cache"),
+    (PAGED, dict(value_cache=zeros(6, 4, 2, 5, dtype=F16)), TypeError, "value_cache: dtype is float16, key_cache has"),
+    (PAGED, dict(block_table=zeros(2, 3)), TypeError, "block_table: dtype is float32"),
+    (PAGED, dict(block_table=zeros(3, 3, dtype=I32)), ValueError, r"block_table: shape is \(3, 3\), expected \(2, 3\)"),
+    (PAGED, dict(block_table=zeros(2, dtype=I32)), ValueError, "block_table: rank is 1"),
+    (PAGED, dict(block_table=np.array([[0, 1, 2], [6, 4, 5]], I32)), ValueError, r"entry \(1, 0\) is 6"),
+    (PAGED, dict(block_table=np.array([[0, 1, -1], [3, 4, 5]], I32)), ValueError, r"entry \(0, 2\) is -1"),
+    (PAGED, dict(kv_lengths=None), ValueError, "kv_lengths"),
+    (PAGED, dict(kv_lengths=np.array([13, 4], I32)), ValueError, "kv_lengths: entry 0 is 13, expected 0 to 12"),
+    (PAGED, dict(kv_lengths=np.array([9, -1], I32)), ValueError, "kv_lengths: entry 1 is -1"),
+    (PAGED, dict(kv_lengths=np.array([9], I32)), ValueError, "kv_lengths"),
+    (PAGED, dict(kv_lengths=zeros(2)), TypeError, "kv_lengths"),
+    (PAGED, dict(options=A(kv_lengths=np.array([1, 1], I32))), ValueError, "options.kv_lengths: expected NULL"),
+    (PAGED, dict(options=A(attn_mask=zeros(3, 9))), ValueError, "attn_mask"),
+    (PAGED, dict(out=zeros(2, 4, 3, 8)), ValueError, "out"),
+    (PAGED, dict(out=zeros(2, 4, 3, 5, dtype=F16)), TypeError, "out"),
+    (PAGED, dict(lse=zeros(4, 6)), ValueError, "lse"),
+    (PAGED, dict(weights=zeros(2, 4, 3, 9)), ValueError, "weights"),
     (MERGE, dict(count=0), ValueError, "count"),
     (MERGE, dict(count=-1), ValueError, "count"),
     (MERGE, dict(outs=None), ValueError, "outs"),

@@ -69,7 +69,7 @@ static __attribute__((noinline)) lines gather(const work *w, const char *x, attn
 }
 
 /* Rows [key, key + n) of k or v. Good until the next call. */
-static lines lines_of(const work *w, const char *x, attn_strides step, int64_t block, const float *scales, int64_t key,
+WORD lines lines_of(const work *w, const char *x, attn_strides step, int64_t block, const float *scales, int64_t key,
                       int64_t n, int64_t width) {
   const attn_problem *P = w->problem;
   if (w->sequence->blocks || scales) return gather(w, x, step, block, scales, key, n, width);
