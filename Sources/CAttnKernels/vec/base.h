@@ -13,7 +13,7 @@ typedef bits ivec __attribute__((vector_size(VEC_BYTES)));
 typedef ivec lanemask;
 typedef uint16_t halfvec __attribute__((vector_size(VEC_BYTES * 2 / sizeof(real)))); /* LANES 16-bit patterns */
 
-typedef int8_t bytevec __attribute__((vector_size(VEC_BYTES / sizeof(real)))); /* LANES bytes */
+typedef int8_t int8vec __attribute__((vector_size(VEC_BYTES / sizeof(real)))); /* LANES bytes */
 
 #define WORD static inline __attribute__((always_inline, unused))
 
@@ -22,7 +22,7 @@ WORD vec v_load(const void *p) { vec v; memcpy(&v, p, sizeof v); return v; }
 WORD void v_store(real *p, vec v) { memcpy(p, &v, sizeof v); }
 WORD halfvec v_load_half(const uint16_t *p) { halfvec v; memcpy(&v, p, sizeof v); return v; }
 WORD void v_store_half(uint16_t *p, halfvec v) { memcpy(p, &v, sizeof v); }
-WORD vec v_from_i8(const int8_t *p) { bytevec v; memcpy(&v, p, sizeof v); return __builtin_convertvector(v, vec); }
+WORD vec v_from_i8(const int8_t *p) { int8vec v; memcpy(&v, p, sizeof v); return __builtin_convertvector(v, vec); }
 WORD vec v_set1(real x) { return x - (vec){0}; }
 WORD vec v_select(lanemask m, vec a, vec b) { return (vec)(((ivec)a & m) | ((ivec)b & ~m)); }
 /* The larger; b where either is NaN. */
