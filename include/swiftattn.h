@@ -476,6 +476,177 @@ int32_t swiftattn_rotary_embedding(const swiftattn_tensor *x, const swiftattn_te
 int32_t swiftattn_rotary_embedding_backward(const swiftattn_tensor *grad_out, const swiftattn_tensor *cos,
                                             const swiftattn_tensor *sin, const swiftattn_tensor *position_ids,
                                             int32_t pairing, const swiftattn_tensor *dx);
+/* ---- Blocks ------------------------------------------------------------------------------------------------ */
+
+/* A block with parameters: an attention, a layer, a stack of layers. A handle may be used by any number of threads at
+ * once, as long as none of them changes parameters or the mode. Parameters begin as zeros. */
+typedef struct swiftattn_module swiftattn_module;
+
+/* Frees the handle; NULL is allowed. No call may be using it. */
+void swiftattn_module_destroy(swiftattn_module *module);
+
+/* Number of parameters: all tensors of torch.nn's state dict, in its order. */
+int32_t swiftattn_module_parameter_count(const swiftattn_module *module, int64_t *count);
+
+/* Parameter number index: its name in torch.nn's state dict and a view of its elements, contiguous. Both are the
+ * module's and last as long as it. After writing to a view call swiftattn_module_parameters_changed. */
+int32_t swiftattn_module_parameter(const swiftattn_module *module, int64_t index, const char **name,
+                                   swiftattn_tensor *parameter);
+
+/* Copies source, of the parameter's shape and any floating dtype, into the parameter of that name. */
+int32_t swiftattn_module_load_parameter(swiftattn_module *module, const char *name, const swiftattn_tensor *source);
+
+/* Parameters were written to: what was derived from them is made anew. */
+int32_t swiftattn_module_parameters_changed(swiftattn_module *module);
+
+/* Values of the positions fields: how positions enter attention. */
+#define SWIFTATTN_POSITIONS_NONE 0
+#define SWIFTATTN_POSITIONS_ROPE 1  /* queries and keys are rotated, pairs (i, i + D/2), base 10000 */
+#define SWIFTATTN_POSITIONS_ALIBI 2 /* slopes of swiftattn_alibi_slopes */
+
+/* Bits of swiftattn_multihead_attention_options.flags. */
+#define SWIFTATTN_MULTIHEAD_NO_BIAS 1u              /* projections without bias */
+#define SWIFTATTN_MULTIHEAD_NO_OUTPUT_PROJECTION 2u /* the heads side by side are the result */
+#define SWIFTATTN_MULTIHEAD_ADD_BIAS_KV 4u          /* a learned key and value behind the others */
+#define SWIFTATTN_MULTIHEAD_ADD_ZERO_ATTN 8u        /* a key and value of zeros behind the others */
+#define SWIFTATTN_MULTIHEAD_HAS_SCALE 16u           /* the field is set, even if it holds 0 */
+
+typedef struct swiftattn_multihead_attention_options {
+  uint32_t struct_size;
+  uint32_t flags;        /* SWIFTATTN_MULTIHEAD_* */
+  int64_t embed_dim;     /* E, a multiple of num_heads */
+  int64_t num_heads;
+  int64_t num_kv_heads;  /* a divisor of num_heads; 0: as many */
+  int64_t kdim, vdim;    /* widths of key and value rows; 0: E */
+  double scale;          /* of the scores; default 1/sqrt(E / num_heads). HAS_SCALE */
+  int32_t positions;     /* SWIFTATTN_POSITIONS_* */
+  int32_t precision;     /* SWIFTATTN_PRECISION_* */
+  swiftattn_dtype dtype; /* floating, of the parameters, inputs and outputs; zeros: float32 */
+} swiftattn_multihead_attention_options;
+
+/* embed_dim and num_heads must be set. */
+#define SWIFTATTN_MULTIHEAD_ATTENTION_OPTIONS_INIT { sizeof(swiftattn_multihead_attention_options), \
+  0u, 0, 0, 0, 0, 0, 0.0, SWIFTATTN_POSITIONS_NONE, SWIFTATTN_PRECISION_HIGHEST, { 0, 0, 0 } }
+
+/* Multi-head attention with D = E / num_heads, kvE = num_kv_heads * D. Parameters: in_proj_weight (E + 2 kvE, E) if key
+ * and value rows are E wide, else q_proj_weight (E, E), k_proj_weight (kvE, kdim), v_proj_weight (kvE, vdim); in_proj_bias
+ * (E + 2 kvE,); bias_k, bias_v (1, 1, kvE); out_proj.weight (E, E), out_proj.bias (E,). */
+int32_t swiftattn_multihead_attention_create(const swiftattn_multihead_attention_options *options,
+                                             swiftattn_module **module);
+
+/* Which keys a block's queries see, with torch.nn's polarity: in bool masks true HIDES a key; float masks (float32 or the
+ * module's dtype) are added to the scores. A query that sees no key attends to nothing: its heads are 0 (PyTorch: NaN).
+ * Packed sequences take no masks. All zero: every key is visible. */
+typedef struct swiftattn_visibility {
+  const swiftattn_tensor *attn_mask;        /* (T, S) or (B * num_heads, T, S) */
+  const swiftattn_tensor *key_padding_mask; /* (B, S); (S,) for inputs without a batch */
+  int32_t is_causal;                        /* not 0: key j is hidden from query i < j, on top of the masks */
+  int32_t reserved;                         /* 0 */
+} swiftattn_visibility;
+
+typedef struct swiftattn_multihead_attention_call {
+  uint32_t struct_size;
+  int32_t average_weights; /* not 0: weights is the mean over the heads */
+  swiftattn_visibility visibility;
+  const swiftattn_tensor *cu_seqlens_q; /* (B + 1,) int32 or int64: inputs are packed, as in swiftattn_attention_varlen */
+  const swiftattn_tensor *cu_seqlens_k; /* with it */
+} swiftattn_multihead_attention_call;
+
+#define SWIFTATTN_MULTIHEAD_ATTENTION_CALL_INIT { sizeof(swiftattn_multihead_attention_call), \
+  0, { NULL, NULL, 0, 0 }, NULL, NULL }
+
+/* out = concat_h(softmax(scale * Q_h K_h^T) V_h) W_o^T + b_o; Q, K, V projected from query, key and value.
+ *   query (B, T, E), key (B, S, kdim), value (B, S, vdim), out (B, T, E); or without B; or packed (rows, E), ...
+ *   weights NULL, or (B, num_heads, T, S) in float32 or the module's dtype, or averaged (B, T, S) in the module's dtype; S
+ *   counts the keys that add_bias_kv and add_zero_attn put behind. Probabilities before dropout.
+ * One tensor passed as key and value, or as all three, is projected once. call NULL: all keys are visible.
+ * Source: Vaswani et al. 2017, section 3.2.2. */
+int32_t swiftattn_multihead_attention_forward(
+    const swiftattn_module *module, const swiftattn_tensor *query, const swiftattn_tensor *key,
+    const swiftattn_tensor *value, const swiftattn_multihead_attention_call *call,
+    const swiftattn_tensor *out, const swiftattn_tensor *weights);
+
+/* Values of swiftattn_layer_options.activation: between the two products of the feed-forward part. */
+#define SWIFTATTN_FEED_FORWARD_RELU 0
+#define SWIFTATTN_FEED_FORWARD_GELU 1      /* erf */
+#define SWIFTATTN_FEED_FORWARD_GELU_TANH 2
+#define SWIFTATTN_FEED_FORWARD_SILU 3
+#define SWIFTATTN_FEED_FORWARD_SWIGLU 4    /* gated: silu(linear_gate x) * linear1 x */
+#define SWIFTATTN_FEED_FORWARD_GEGLU 5     /* gated: gelu(linear_gate x) * linear1 x */
+
+/* Kinds of norms. */
+#define SWIFTATTN_NORM_LAYER 0
+#define SWIFTATTN_NORM_RMS 1
+#define SWIFTATTN_NORM_NONE 2 /* of the final norm of stacks alone */
+
+/* Bits of swiftattn_layer_options.flags. */
+#define SWIFTATTN_LAYER_NORM_FIRST 1u /* x + part(norm(x)) instead of norm(x + part(x)) */
+#define SWIFTATTN_LAYER_NO_BIAS 2u    /* products and layer norms without bias */
+#define SWIFTATTN_LAYER_HAS_EPS 4u    /* the field is set, even if it holds 0 */
+
+/* What a Transformer's layers are made of. */
+typedef struct swiftattn_layer_options {
+  uint32_t struct_size;
+  uint32_t flags;          /* SWIFTATTN_LAYER_* */
+  int64_t d_model;         /* E, a multiple of nhead */
+  int64_t nhead;
+  int64_t num_kv_heads;    /* a divisor of nhead; 0: as many */
+  int64_t dim_feedforward; /* F; 0: 2048 */
+  double eps;              /* of the norms; default 1e-5. HAS_EPS */
+  int32_t activation;      /* SWIFTATTN_FEED_FORWARD_* */
+  int32_t norm;            /* SWIFTATTN_NORM_LAYER or RMS */
+  int32_t positions;       /* SWIFTATTN_POSITIONS_*, of self-attention */
+  int32_t precision;       /* SWIFTATTN_PRECISION_* */
+  swiftattn_dtype dtype;   /* floating, of the parameters, inputs and outputs; zeros: float32 */
+} swiftattn_layer_options;
+
+/* d_model and nhead must be set. */
+#define SWIFTATTN_LAYER_OPTIONS_INIT { sizeof(swiftattn_layer_options), 0u, 0, 0, 0, 0, 0.0, \
+  SWIFTATTN_FEED_FORWARD_RELU, SWIFTATTN_NORM_LAYER, SWIFTATTN_POSITIONS_NONE, SWIFTATTN_PRECISION_HIGHEST, { 0, 0, 0 } }
+
+/* Layers and stacks of them, with torch.nn's parameter names: self_attn.*, multihead_attn.* (decoder), linear1.*,
+ * linear_gate.* (gated), linear2.*, norm1.*, norm2.*, norm3.* (decoder); in a stack behind layers.N., then norm.*; in a
+ * transformer behind encoder. and decoder. Norms begin as ones. A stack's final_norm is a SWIFTATTN_NORM_*; both stacks of a
+ * transformer end with the norm of the options. */
+int32_t swiftattn_encoder_layer_create(const swiftattn_layer_options *options, swiftattn_module **module);
+int32_t swiftattn_encoder_create(const swiftattn_layer_options *options, int64_t num_layers, int32_t final_norm,
+                                 swiftattn_module **module);
+int32_t swiftattn_decoder_layer_create(const swiftattn_layer_options *options, swiftattn_module **module);
+int32_t swiftattn_decoder_create(const swiftattn_layer_options *options, int64_t num_layers, int32_t final_norm,
+                                 swiftattn_module **module);
+int32_t swiftattn_transformer_create(const swiftattn_layer_options *options, int64_t num_encoder_layers,
+                                     int64_t num_decoder_layers, swiftattn_module **module);
+
+typedef struct swiftattn_layer_call {
+  uint32_t struct_size;
+  int32_t reserved;                          /* 0 */
+  swiftattn_visibility visibility;           /* of x or tgt among itself */
+  swiftattn_visibility memory;               /* of tgt on the memory */
+  swiftattn_visibility src;                  /* of a transformer's src among itself */
+  const swiftattn_tensor *cu_seqlens;        /* (B + 1,): x or tgt is packed, (rows, E) */
+  const swiftattn_tensor *memory_cu_seqlens; /* and so is the memory or src */
+} swiftattn_layer_call;
+
+#define SWIFTATTN_LAYER_CALL_INIT { sizeof(swiftattn_layer_call), \
+  0, { NULL, NULL, 0, 0 }, { NULL, NULL, 0, 0 }, { NULL, NULL, 0, 0 }, NULL, NULL }
+
+/* With SA self-attention, CA cross-attention on the memory and FF linear2(activation(linear1 x)):
+ *   encoder layer   y = norm1(x + SA(x)), out = norm2(y + FF(y))
+ *                   or with NORM_FIRST y = x + SA(norm1(x)), out = y + FF(norm2(y))
+ *   decoder layer   likewise norm1 with SA, norm2 with CA, norm3 with FF
+ *   stack           its layers in turn, then the final norm
+ *   transformer     decoder(tgt, encoder(src))
+ *   x, src, tgt, memory and out (B, T, E), or without B, or packed (rows, E); out as x or tgt.
+ * A layer's module and a stack's run by the same function. call NULL: everything is visible. A row of x that is padding is
+ * computed like the others. Source: Vaswani et al. 2017, section 3; Xiong et al. 2020 (pre-norm). */
+int32_t swiftattn_encoder_forward(const swiftattn_module *module, const swiftattn_tensor *x,
+                                  const swiftattn_layer_call *call, const swiftattn_tensor *out);
+int32_t swiftattn_decoder_forward(const swiftattn_module *module, const swiftattn_tensor *tgt,
+                                  const swiftattn_tensor *memory, const swiftattn_layer_call *call,
+                                  const swiftattn_tensor *out);
+int32_t swiftattn_transformer_forward(const swiftattn_module *module, const swiftattn_tensor *src,
+                                      const swiftattn_tensor *tgt, const swiftattn_layer_call *call,
+                                      const swiftattn_tensor *out);
 
 /* ---- Sampling ---------------------------------------------------------------------------------------------- */
 

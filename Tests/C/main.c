@@ -27,6 +27,7 @@ int main(int argc, char **argv) {
   run_merge();
   run_matmul();
   run_packed();
+  run_blocks();
   run_rows();
   run_extremes();
   run_guard();

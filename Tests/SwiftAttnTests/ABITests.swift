@@ -52,6 +52,24 @@ private func same<F>(_ declared: F, _ exported: F) {}
         same(CSwiftAttn.swiftattn_cross_entropy_backward, SwiftAttnExports.swiftattn_cross_entropy_backward)
     }
 
+    @Test func blocksHaveTheTypesOfTheHeader() {
+        same(CSwiftAttn.swiftattn_module_destroy, SwiftAttnExports.swiftattn_module_destroy)
+        same(CSwiftAttn.swiftattn_module_parameter_count, SwiftAttnExports.swiftattn_module_parameter_count)
+        same(CSwiftAttn.swiftattn_module_parameter, SwiftAttnExports.swiftattn_module_parameter)
+        same(CSwiftAttn.swiftattn_module_load_parameter, SwiftAttnExports.swiftattn_module_load_parameter)
+        same(CSwiftAttn.swiftattn_module_parameters_changed, SwiftAttnExports.swiftattn_module_parameters_changed)
+        same(CSwiftAttn.swiftattn_multihead_attention_create, SwiftAttnExports.swiftattn_multihead_attention_create)
+        same(CSwiftAttn.swiftattn_multihead_attention_forward, SwiftAttnExports.swiftattn_multihead_attention_forward)
+        same(CSwiftAttn.swiftattn_encoder_layer_create, SwiftAttnExports.swiftattn_encoder_layer_create)
+        same(CSwiftAttn.swiftattn_encoder_create, SwiftAttnExports.swiftattn_encoder_create)
+        same(CSwiftAttn.swiftattn_decoder_layer_create, SwiftAttnExports.swiftattn_decoder_layer_create)
+        same(CSwiftAttn.swiftattn_decoder_create, SwiftAttnExports.swiftattn_decoder_create)
+        same(CSwiftAttn.swiftattn_transformer_create, SwiftAttnExports.swiftattn_transformer_create)
+        same(CSwiftAttn.swiftattn_encoder_forward, SwiftAttnExports.swiftattn_encoder_forward)
+        same(CSwiftAttn.swiftattn_decoder_forward, SwiftAttnExports.swiftattn_decoder_forward)
+        same(CSwiftAttn.swiftattn_transformer_forward, SwiftAttnExports.swiftattn_transformer_forward)
+    }
+
     @Test func numbersAreTheHeaders() {
         #expect(Failure.Status.nullPointer.rawValue == SWIFTATTN_ERROR_NULL_POINTER)
         #expect(Failure.Status.invalidArgument.rawValue == SWIFTATTN_ERROR_INVALID_ARGUMENT)

@@ -381,7 +381,7 @@ extension Tensor {
     }
 
     /// Offsets of packed sequences: from 0 to `total`, never decreasing, at least one sequence... or none at all.
-    fileprivate func cumulative(_ name: StaticString, total: Int) throws(Failure) -> [Int] {
+    func cumulative(_ name: StaticString, total: Int) throws(Failure) -> [Int] {
         guard rank == 1, shape[0] >= 1 else { throw .shape("\(name): shape is \(shape), expected (B + 1,)") }
         let starts = try integers(name, count: shape[0], in: 0...total)
         guard starts[0] == 0 else { throw .argument("\(name): entry 0 is \(starts[0]), expected 0") }

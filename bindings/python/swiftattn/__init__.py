@@ -1,5 +1,6 @@
 """swiftattn: transformer attention on the CPU, on NumPy, torch and JAX arrays."""
 
+from . import nn
 from .activations import geglu, gelu, relu, silu, swiglu
 from .attention import attention_paged, attention_varlen, merge_attention_states, scaled_dot_product_attention
 from .caches import KVCache
@@ -30,6 +31,7 @@ __all__ = [
     "linear",
     "matmul",
     "merge_attention_states",
+    "nn",
     "relu",
     "rms_norm",
     "rotary_embedding",

@@ -373,3 +373,144 @@ cross_entropy_backward = _computing(
     POINTER(CrossEntropyOptions),
     *(_TensorPointer, _TensorPointer),  # loss, grad_logits
 )
+
+# Blocks
+
+
+def pointer(tensor: Tensor | None):
+    """Of a struct's tensor field; None is NULL."""
+    return None if tensor is None else ctypes.pointer(tensor)
+
+
+module_destroy = _declare("module_destroy", None, c_void_p)
+module_parameter_count = _computing("module_parameter_count", c_void_p, POINTER(c_int64))
+module_parameter = _computing("module_parameter", c_void_p, c_int64, POINTER(c_char_p), _TensorPointer)
+module_load_parameter = _computing("module_load_parameter", c_void_p, c_char_p, _TensorPointer)
+module_parameters_changed = _computing("module_parameters_changed", c_void_p)
+
+POSITIONS = {"none": 0, "rope": 1, "alibi": 2}
+
+MULTIHEAD_NO_BIAS = 1
+MULTIHEAD_NO_OUTPUT_PROJECTION = 2
+MULTIHEAD_ADD_BIAS_KV = 4
+MULTIHEAD_ADD_ZERO_ATTN = 8
+MULTIHEAD_HAS_SCALE = 16
+
+
+class MultiheadAttentionOptions(ctypes.Structure):
+    """swiftattn_multihead_attention_options."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("embed_dim", c_int64),
+        ("num_heads", c_int64),
+        ("num_kv_heads", c_int64),
+        ("kdim", c_int64),
+        ("vdim", c_int64),
+        ("scale", c_double),
+        ("positions", c_int32),
+        ("precision", c_int32),
+        ("dtype", DType),
+    ]
+
+
+multihead_attention_create = _computing(
+    "multihead_attention_create", POINTER(MultiheadAttentionOptions), POINTER(c_void_p)
+)
+
+
+class Visibility(ctypes.Structure):
+    """swiftattn_visibility."""
+
+    _fields_ = [
+        ("attn_mask", _TensorPointer),
+        ("key_padding_mask", _TensorPointer),
+        ("is_causal", c_int32),
+        ("reserved", c_int32),
+    ]
+
+
+class MultiheadAttentionCall(ctypes.Structure):
+    """swiftattn_multihead_attention_call."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("average_weights", c_int32),
+        ("visibility", Visibility),
+        ("cu_seqlens_q", _TensorPointer),
+        ("cu_seqlens_k", _TensorPointer),
+    ]
+
+
+multihead_attention_forward = _computing(
+    "multihead_attention_forward",
+    *(c_void_p, _TensorPointer, _TensorPointer, _TensorPointer),  # module, query, key, value
+    POINTER(MultiheadAttentionCall),
+    *(_TensorPointer, _TensorPointer),  # out, weights
+)
+
+FEED_FORWARD_ACTIVATIONS = {"relu": 0, "gelu": 1, "gelu_tanh": 2, "silu": 3, "swiglu": 4, "geglu": 5}
+NORMS = {"layer": 0, "rms": 1}
+FINAL_NORMS = {**NORMS, None: 2}
+
+LAYER_NORM_FIRST = 1
+LAYER_NO_BIAS = 2
+LAYER_HAS_EPS = 4
+
+
+class LayerOptions(ctypes.Structure):
+    """swiftattn_layer_options."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("d_model", c_int64),
+        ("nhead", c_int64),
+        ("num_kv_heads", c_int64),
+        ("dim_feedforward", c_int64),
+        ("eps", c_double),
+        ("activation", c_int32),
+        ("norm", c_int32),
+        ("positions", c_int32),
+        ("precision", c_int32),
+        ("dtype", DType),
+    ]
+
+
+_LayerOptionsPointer = POINTER(LayerOptions)
+
+encoder_layer_create = _computing("encoder_layer_create", _LayerOptionsPointer, POINTER(c_void_p))
+encoder_create = _computing("encoder_create", _LayerOptionsPointer, c_int64, c_int32, POINTER(c_void_p))
+decoder_layer_create = _computing("decoder_layer_create", _LayerOptionsPointer, POINTER(c_void_p))
+decoder_create = _computing("decoder_create", _LayerOptionsPointer, c_int64, c_int32, POINTER(c_void_p))
+transformer_create = _computing("transformer_create", _LayerOptionsPointer, c_int64, c_int64, POINTER(c_void_p))
+
+
+class LayerCall(ctypes.Structure):
+    """swiftattn_layer_call."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("reserved", c_int32),
+        ("visibility", Visibility),
+        ("memory", Visibility),
+        ("src", Visibility),
+        ("cu_seqlens", _TensorPointer),
+        ("memory_cu_seqlens", _TensorPointer),
+    ]
+
+
+_LayerCallPointer = POINTER(LayerCall)
+
+encoder_forward = _computing("encoder_forward", c_void_p, _TensorPointer, _LayerCallPointer, _TensorPointer)
+decoder_forward = _computing(
+    "decoder_forward",
+    *(c_void_p, _TensorPointer, _TensorPointer),  # module, tgt, memory
+    *(_LayerCallPointer, _TensorPointer),  # call, out
+)
+transformer_forward = _computing(
+    "transformer_forward",
+    *(c_void_p, _TensorPointer, _TensorPointer),  # module, src, tgt
+    *(_LayerCallPointer, _TensorPointer),  # call, out
+)

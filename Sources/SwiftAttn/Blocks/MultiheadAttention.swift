@@ -1,0 +1,221 @@
+/// Multi-head attention as a block: projections, heads, and their concatenation.
+
+import CAttnKernels
+
+/// How positions enter a block.
+public enum Positions: Int32, Sendable {
+    case none = 0
+    /// Queries and keys are rotated by their positions.
+    case rope = 1
+    /// Scores fall with the distance.
+    case alibi = 2
+}
+
+/// What `MultiheadAttention` is made of; E is `embedDim`, D the head dim E / `heads`.
+public struct MultiheadAttentionOptions: Sendable {
+    public var embedDim: Int
+    public var heads: Int
+    /// Divides `heads`; nil is as many.
+    public var keyValueHeads: Int?
+    /// Widths of key and value rows; nil is E.
+    public var keyDim: Int?
+    public var valueDim: Int?
+    public var hasBias = true
+    public var hasOutputProjection = true
+    /// A learned key and value behind the others.
+    public var addsBiasKeyValue = false
+    /// A key and value of zeros behind the others.
+    public var addsZeroAttention = false
+    /// Of the scores; nil is 1/sqrt(D).
+    public var scale: Double?
+    public var positions = Positions.none
+    public var dtype = DType.float32
+    public var precision = Precision.highest
+
+    public init(embedDim: Int, heads: Int) {
+        self.embedDim = embedDim
+        self.heads = heads
+    }
+
+    /// Largest width and count that is taken; products of two of them stay far from overflow.
+    static let largest = 1 << 24
+
+    func validated() throws(Failure) -> MultiheadAttentionOptions {
+        for (name, size) in [("embed_dim", embedDim), ("num_heads", heads), ("num_kv_heads", keyValueHeads ?? 1),
+                             ("kdim", keyDim ?? 1), ("vdim", valueDim ?? 1)]
+        where !(1...Self.largest).contains(size) {
+            throw .argument("\(name): expected 1 to \(Self.largest), got \(size)")
+        }
+        guard embedDim % heads == 0 else {
+            throw .argument("embed_dim: expected a multiple of num_heads, got \(embedDim) and \(heads)")
+        }
+        guard heads % (keyValueHeads ?? heads) == 0 else {
+            throw .argument("num_kv_heads: expected a divisor of num_heads, got \(keyValueHeads!) and \(heads)")
+        }
+        if let scale, !scale.isFinite { throw .argument("scale: expected a finite number, got \(scale)") }
+        guard positions != .rope || embedDim / heads % 2 == 0 else {
+            throw .argument("positions: rope turns pairs, expected an even head dim, got \(embedDim / heads)")
+        }
+        guard dtype.isFloating else {
+            throw .dtype("dtype: is \(dtype), expected float32, float16, bfloat16 or float64")
+        }
+        return self
+    }
+}
+
+/// out = concat(softmax(scale * Q_h K_hᵀ) V_h) W_oᵀ + b_o, with Q, K, V projected from query, key and value.
+///
+/// Parameters, with torch.nn's names: in_proj_weight (E + 2 * kvE, E) where key and value are E wide, else q_proj_weight
+/// (E, E), k_proj_weight (kvE, keyDim), v_proj_weight (kvE, valueDim); in_proj_bias (E + 2 * kvE,); bias_k, bias_v
+/// (1, 1, kvE); out_proj.weight (E, E), out_proj.bias (E,). kvE is keyValueHeads * D.
+public final class MultiheadAttention: Module, @unchecked Sendable {
+    public let options: MultiheadAttentionOptions
+    let headDim, keyValueHeads, keyValueWidth: Int
+    private let fused: Parameter?
+    private let separate: (query: Parameter, key: Parameter, value: Parameter)?
+    private let bias: Parameter?
+    private let extra: (key: Parameter, value: Parameter)?
+    private let output: (weight: Parameter, bias: Parameter?)?
+    private let slopes: Parameter?
+    private let rotation: Rotation?
+
+    public init(_ given: MultiheadAttentionOptions) throws(Failure) {
+        try Library.requireKernels()
+        options = try given.validated()
+        let width = options.embedDim, dtype = options.dtype
+        headDim = width / options.heads
+        keyValueHeads = options.keyValueHeads ?? options.heads
+        keyValueWidth = keyValueHeads * headDim
+        let keyDim = options.keyDim ?? width, valueDim = options.valueDim ?? width
+        let isFused = keyDim == width && valueDim == width
+        fused = isFused ? try Parameter(dtype, [width + 2 * keyValueWidth, width]) : nil
+        separate = isFused ? nil : (try Parameter(dtype, [width, width]), try Parameter(dtype, [keyValueWidth, keyDim]),
+                                    try Parameter(dtype, [keyValueWidth, valueDim]))
+        bias = options.hasBias ? try Parameter(dtype, [width + 2 * keyValueWidth]) : nil
+        extra = options.addsBiasKeyValue
+            ? (try Parameter(dtype, [1, 1, keyValueWidth]), try Parameter(dtype, [1, 1, keyValueWidth])) : nil
+        output = options.hasOutputProjection
+            ? (try Parameter(dtype, [width, width]), options.hasBias ? try Parameter(dtype, [width]) : nil) : nil
+        slopes = options.positions == .alibi ? try Parameter(dtype.computing, [options.heads]) : nil
+        if let slopes { try alibiSlopes(out: slopes.tensor) }
+        rotation = options.positions == .rope ? Rotation(dim: headDim, dtype: dtype) : nil
+        super.init([("in_proj_weight", fused), ("q_proj_weight", separate?.query), ("k_proj_weight", separate?.key),
+                    ("v_proj_weight", separate?.value), ("in_proj_bias", bias), ("bias_k", extra?.key),
+                    ("bias_v", extra?.value), ("out_proj.weight", output?.weight), ("out_proj.bias", output?.bias)])
+    }
+
+    /// Keys behind those of the caller.
+    var extraKeys: Int { (options.addsBiasKeyValue ? 1 : 0) + (options.addsZeroAttention ? 1 : 0) }
+}
+
+// MARK: Parts that other blocks run
+
+/// Projected keys and values, as heads.
+struct ProjectedKeys {
+    let key, value: Tensor
+    fileprivate let memory: [Value]
+}
+
+extension MultiheadAttention {
+    private var queryRows: Range<Int> { 0..<options.embedDim }
+    private var keyRows: Range<Int> { options.embedDim..<options.embedDim + keyValueWidth }
+    private var valueRows: Range<Int> { keyRows.upperBound..<keyRows.upperBound + keyValueWidth }
+
+    private var queryWeight: ParameterRows { fused?[queryRows] ?? separate!.query.all }
+    private var keyWeight: ParameterRows { fused?[keyRows] ?? separate!.key.all }
+    private var valueWeight: ParameterRows { fused?[valueRows] ?? separate!.value.all }
+
+    /// K and V of memory rows; done once, they serve any number of queries.
+    func projectKeys(_ key: Value, _ value: Value, starts: Tensor? = nil, _ pass: Pass) throws(Failure) -> ProjectedKeys {
+        if key === value, extraKeys == 0, let fused {
+            let rows = keyRows.lowerBound..<valueRows.upperBound
+            return try keys(of: pass.linear(key, fused[rows], bias?[rows]), from: 0, starts: starts)
+        }
+        let k = try project(key, keyWeight, bias?[keyRows], extra?.key, pass)
+        let v = try project(value, valueWeight, bias?[valueRows], extra?.value, pass)
+        let heads = k.heads(from: 0, count: keyValueHeads, dim: headDim)
+        try rotation?.turn(heads, starts: starts)
+        return ProjectedKeys(key: heads, value: v.heads(from: 0, count: keyValueHeads, dim: headDim), memory: [k, v])
+    }
+
+    /// K and V that lie side by side.
+    private func keys(of both: Value, from column: Int, position: Int = 0, starts: Tensor?) throws(Failure) -> ProjectedKeys {
+        let heads = both.heads(from: column, count: keyValueHeads, dim: headDim)
+        try rotation?.turn(heads, from: position, starts: starts)
+        return ProjectedKeys(key: heads, value: both.heads(from: column + keyValueWidth, count: keyValueHeads, dim: headDim),
+                             memory: [both])
+    }
+
+    /// A projection with the extra keys behind it.
+    private func project(_ x: Value, _ weight: ParameterRows, _ bias: ParameterRows?, _ learned: Parameter?,
+                         _ pass: Pass) throws(Failure) -> Value {
+        if extraKeys == 0 { return try pass.linear(x, weight, bias) }
+        let batch = x.tensor.shape[0], keys = x.tensor.shape[1], width = weight.range.count
+        let whole = try pass.value(x.tensor.dtype, [batch, keys + extraKeys, width])
+        var first = whole.tensor
+        first.shape[1] = keys
+        _ = try pass.linear(x, weight, bias, out: first)
+        let bytes = width * x.tensor.dtype.size
+        for b in 0..<batch {
+            var row = whole.tensor.pointer(byOffset: (b * (keys + extraKeys) + keys) * width)
+            if let learned {
+                row.copyMemory(from: learned.tensor.data!, byteCount: bytes)
+                row += bytes
+            }
+            if options.addsZeroAttention { row.initializeMemory(as: UInt8.self, repeating: 0, count: bytes) }
+        }
+        return whole
+    }
+
+    /// residual + the block's output, (B, T, E), or (rows, E) where `starts` says where sequences begin.
+    /// weights: (B, heads, T, S).
+    func attend(_ query: Value, _ key: Value, _ value: Value, _ visible: ResolvedVisibility, starts: Starts? = nil,
+                residual: Value? = nil, out: Tensor? = nil, weights: Tensor? = nil, _ pass: Pass) throws(Failure) -> Value {
+        if query === key, key === value, extraKeys == 0, let fused {
+            let all = try pass.linear(query, fused.all, bias?.all)
+            let own = try keys(of: all, from: options.embedDim, starts: starts?.keys)
+            return try attend(all, own, visible, starts, residual, out, weights, pass)
+        }
+        let q = try pass.linear(query, queryWeight, bias?[queryRows])
+        return try attend(q, projectKeys(key, value, starts: starts?.keys, pass), visible, starts, residual, out, weights, pass)
+    }
+
+    /// The same of keys that are projected already.
+    func attend(_ query: Value, _ keys: ProjectedKeys, _ visible: ResolvedVisibility, starts: Starts? = nil,
+                residual: Value? = nil, weights: Tensor? = nil, _ pass: Pass) throws(Failure) -> Value {
+        let q = try pass.linear(query, queryWeight, bias?[queryRows])
+        return try attend(q, keys, visible, starts, residual, nil, weights, pass)
+    }
+
+    /// Causal self-attention of tokens that follow those of a cache, which has as many for each entry; theirs are appended.
+    func attend(_ x: Value, _ cache: KVCache, residual: Value? = nil, _ pass: Pass) throws(Failure) -> Value {
+        let all = try pass.linear(x, fused!.all, bias?.all), position = cache.longest
+        let own = try keys(of: all, from: options.embedDim, position: position, starts: nil)
+        try cache.append(key: own.key, value: own.value)
+        let seen = ProjectedKeys(key: cache.keys, value: cache.values, memory: [])
+        return try attend(all, seen, ResolvedVisibility(causalFrom: position), nil, residual, nil, nil, pass)
+    }
+
+    /// `projected` holds Q in its first columns.
+    private func attend(_ projected: Value, _ keys: ProjectedKeys, _ visible: ResolvedVisibility, _ starts: Starts?,
+                        _ residual: Value?, _ out: Tensor?, _ weights: Tensor?, _ pass: Pass) throws(Failure) -> Value {
+        var call = visible.options
+        call.scale = options.scale
+        call.precision = options.precision
+        call.alibiSlopes = slopes?.tensor
+        let shape = projected.tensor.shape.withLast(options.embedDim)
+        let heads = try pass.target(projected.tensor.dtype, shape, output == nil ? out : nil)
+        let query = projected.heads(from: 0, count: options.heads, dim: headDim)
+        let context = heads.heads(from: 0, count: options.heads, dim: headDim)
+        try rotation?.turn(query, from: call.queryOffset ?? 0, starts: starts?.queries)
+        if let starts {
+            try attentionVarlen(query: query, key: keys.key, value: keys.value, cumulativeQueries: starts.queries,
+                                cumulativeKeys: starts.keys, options: call, out: context)
+        } else {
+            try scaledDotProductAttention(query: query, key: keys.key, value: keys.value, options: call, out: context,
+                                          weights: weights)
+        }
+        guard let output else { return heads }
+        return try pass.linear(heads, output.weight.all, output.bias?.all, residual: residual, out: out)
+    }
+}

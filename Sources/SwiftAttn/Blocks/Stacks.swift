@@ -1,0 +1,175 @@
+/// Stacks of layers, and the encoder-decoder of both.
+
+/// What calls of layers and stacks take beside their inputs.
+public struct LayerCall: Sendable {
+    /// Of the queries among themselves.
+    public var visibility = Visibility()
+    /// Of a decoder's queries on the memory.
+    public var memoryVisibility = Visibility()
+    /// Of a Transformer's source among itself.
+    public var sourceVisibility = Visibility()
+    /// Offsets (B + 1,) of packed sequences, (rows, E) without padding; a decoder needs both or none.
+    public var starts: Tensor?
+    public var memoryStarts: Tensor?
+
+    public init() {}
+}
+
+/// Outputs on the way: the rows before, between and after the layers (L + 1, ..., E), and the attention weights of each
+/// layer (L, B, heads, T, S).
+struct Observation {
+    var hidden: Tensor?
+    var weights: Tensor?
+
+    func hidden(_ n: Int) -> Tensor? { hidden?.part(n) }
+    func weights(_ n: Int) -> Tensor? { weights?.part(n) }
+}
+
+extension Tensor {
+    /// Entry n of the first dim.
+    func part(_ n: Int) -> Tensor {
+        Tensor(data: pointer(byOffset: n &* strides[0]), dtype: dtype, shape: Dims(shape.dropFirst()), strides: Dims(strides.dropFirst()))
+    }
+}
+
+/// Layers of self-attention one after another, then a norm if there is one. A single layer is an encoder as well, whose
+/// parameters have no prefix.
+///
+/// Parameters, with torch.nn's names: layers.N.*, norm.*.
+public final class Encoder: Module, @unchecked Sendable {
+    let options: LayerOptions
+    private let layers: [EncoderLayer]
+    private let norm: Norm?
+
+    /// torch.nn.TransformerEncoderLayer.
+    public init(layer given: LayerOptions) throws(Failure) {
+        options = try given.validated()
+        layers = [try EncoderLayer(options)]
+        norm = nil
+        super.init([], children: [("", layers[0])])
+    }
+
+    /// torch.nn.TransformerEncoder.
+    public init(_ given: LayerOptions, layers count: Int, norm: NormKind?) throws(Failure) {
+        options = try given.validated()
+        var layers: [EncoderLayer] = []
+        for _ in 0..<(try checkedLayers(count)) { layers.append(try EncoderLayer(options)) }
+        self.layers = layers
+        self.norm = try norm.map { (kind) throws(Failure) in try given.makeNorm(kind) }
+        super.init([], children: layers.enumerated().map { ("layers.\($0.offset)", $0.element) } + [("norm", self.norm)])
+    }
+
+    var depth: Int { layers.count }
+
+    /// x (B, T, E), (T, E), or packed (rows, E); out as x, written.
+    public func forward(_ x: Tensor, _ call: LayerCall = LayerCall(), out: Tensor) throws(Failure) {
+        let rows = try InputRows(x, "x", options, starts: call.starts)
+        try out.expectOutput(like: x, "out", as: "x")
+        try Output("out", out)?.expectApart(from: x, "x", call)
+        let pass = Pass(precision: options.precision)
+        let visible = try rows.resolve(call.visibility, heads: options.heads, keys: rows, selfNames, pass)
+        _ = try run(rows.value, visible, starts: rows.starts(rows), out: rows.shaped(out), pass)
+    }
+
+    func run(_ x: Value, _ visible: ResolvedVisibility, starts: Starts?, observed: Observation = Observation(), out: Tensor? = nil,
+             _ pass: Pass) throws(Failure) -> Value {
+        var x = x
+        for (n, layer) in layers.enumerated() {
+            let isLast = n + 1 == layers.count && norm == nil
+            x = try layer(x, visible, starts: starts, weights: observed.weights(n), out: observed.hidden(n + 1) ?? (isLast ? out : nil), pass)
+        }
+        guard let norm else { return x }
+        return try norm(x, out: out, pass)
+    }
+}
+
+/// Layers of self-attention and cross-attention one after another, then a norm if there is one; as `Encoder`.
+public final class Decoder: Module, @unchecked Sendable {
+    let options: LayerOptions
+    private let layers: [DecoderLayer]
+    private let norm: Norm?
+
+    /// torch.nn.TransformerDecoderLayer.
+    public init(layer given: LayerOptions) throws(Failure) {
+        options = try given.validated()
+        layers = [try DecoderLayer(options)]
+        norm = nil
+        super.init([], children: [("", layers[0])])
+    }
+
+    /// torch.nn.TransformerDecoder.
+    public init(_ given: LayerOptions, layers count: Int, norm: NormKind?) throws(Failure) {
+        options = try given.validated()
+        var layers: [DecoderLayer] = []
+        for _ in 0..<(try checkedLayers(count)) { layers.append(try DecoderLayer(options)) }
+        self.layers = layers
+        self.norm = try norm.map { (kind) throws(Failure) in try given.makeNorm(kind) }
+        super.init([], children: layers.enumerated().map { ("layers.\($0.offset)", $0.element) } + [("norm", self.norm)])
+    }
+
+    /// target (B, T, E), memory (B, S, E), or both without B, or both packed; out as target, written.
+    public func forward(_ target: Tensor, memory: Tensor, _ call: LayerCall = LayerCall(), out: Tensor) throws(Failure) {
+        let rows = try InputRows(target, "tgt", options, starts: call.starts)
+        let source = try InputRows(memory, "memory", options, starts: call.memoryStarts, "memory_cu_seqlens")
+        try source.expectBatch(of: rows, "memory", as: "tgt")
+        try out.expectOutput(like: target, "out", as: "tgt")
+        try Output("out", out)?.expectApart(from: target, "tgt", call)
+        try Output("out", out)?.expectApart(from: memory, "memory")
+        let pass = Pass(precision: options.precision)
+        let sight = try sight(rows, source, call, pass)
+        _ = try run(rows.value, memory: source.value, sight, out: rows.shaped(out), pass)
+    }
+
+    fileprivate func sight(_ rows: InputRows, _ source: InputRows, _ call: LayerCall, _ pass: Pass) throws(Failure)
+        -> DecoderLayer.Sight {
+        DecoderLayer.Sight(
+            own: try rows.resolve(call.visibility, heads: options.heads, keys: rows, selfNames, pass),
+            memory: try rows.resolve(call.memoryVisibility, heads: options.heads, keys: source, memoryNames, pass),
+            starts: rows.starts(rows), memoryStarts: rows.starts(source))
+    }
+
+    func run(_ x: Value, memory: Value, _ sight: DecoderLayer.Sight, out: Tensor? = nil, _ pass: Pass) throws(Failure) -> Value {
+        var x = x
+        for (n, layer) in layers.enumerated() {
+            let keys = try layer.crossAttention.projectKeys(memory, memory, pass)
+            x = try layer(x, memory: keys, sight, out: n + 1 == layers.count && norm == nil ? out : nil, pass)
+        }
+        guard let norm else { return x }
+        return try norm(x, out: out, pass)
+    }
+}
+
+/// torch.nn.Transformer: an encoder whose result is the memory of a decoder, both with a final norm.
+///
+/// Parameters, with torch.nn's names: encoder.*, decoder.*.
+public final class Transformer: Module, @unchecked Sendable {
+    let encoder: Encoder
+    let decoder: Decoder
+
+    public init(_ options: LayerOptions, encoderLayers: Int, decoderLayers: Int) throws(Failure) {
+        encoder = try Encoder(options, layers: encoderLayers, norm: options.norm)
+        decoder = try Decoder(options, layers: decoderLayers, norm: options.norm)
+        super.init([], children: [("encoder", encoder), ("decoder", decoder)])
+    }
+
+    /// source (B, S, E), target (B, T, E), or both without B, or both packed; out as target, written.
+    public func forward(source: Tensor, target: Tensor, _ call: LayerCall = LayerCall(), out: Tensor) throws(Failure) {
+        let options = encoder.options
+        let rows = try InputRows(target, "tgt", options, starts: call.starts)
+        let sourceRows = try InputRows(source, "src", options, starts: call.memoryStarts, "memory_cu_seqlens")
+        try sourceRows.expectBatch(of: rows, "src", as: "tgt")
+        try out.expectOutput(like: target, "out", as: "tgt")
+        try Output("out", out)?.expectApart(from: target, "tgt", call)
+        try Output("out", out)?.expectApart(from: source, "src")
+        let pass = Pass(precision: options.precision)
+        let visible = try sourceRows.resolve(call.sourceVisibility, heads: options.heads, keys: sourceRows, sourceNames, pass)
+        let sight = try decoder.sight(rows, sourceRows, call, pass)
+        let memory = try encoder.run(sourceRows.value, visible, starts: sourceRows.starts(sourceRows), pass)
+        _ = try decoder.run(rows.value, memory: memory, sight, out: rows.shaped(out), pass)
+    }
+}
+
+private func checkedLayers(_ count: Int) throws(Failure) -> Int {
+    guard (1...1024).contains(count) else { throw .argument("num_layers: expected 1 to 1024, got \(count)") }
+    return count
+}

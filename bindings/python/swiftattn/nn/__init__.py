@@ -1,0 +1,22 @@
+"""Blocks with torch.nn's constructor arguments, parameter names and masks, computed by swiftattn.
+
+The batch is always the first dim. load_state_dict takes torch's state dicts, and arrays of any kind.
+"""
+
+from .attention import MultiheadAttention
+from .transformer import (
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
+
+__all__ = [
+    "MultiheadAttention",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
+]
