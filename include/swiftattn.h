@@ -317,6 +317,53 @@ int32_t swiftattn_attention_kv_cache(
     const swiftattn_tensor *query, const swiftattn_kv_cache *cache, const swiftattn_attention_options *options,
     const swiftattn_tensor *out, const swiftattn_tensor *lse, const swiftattn_tensor *weights);
 
+/* ---- Attention backward ------------------------------------------------------------------------------------ */
+
+/* Gradients of scaled dot-product attention: from grad_out, the gradient of a loss with respect to out, those with respect to
+ * the inputs. With P, s and dropout as in swiftattn_scaled_dot_product_attention, z the factor that dropout gave an entry
+ * (0 or 1 / (1 - dropout_p); 1 without), the sums over query heads h of a key/value head's group in order:
+ *
+ *   delta[i]  = sum_d grad_out[i,d] * out[i,d]
+ *   ds[i,j]   = P[i,j] * (z[i,j] * grad_out[i].v[j] - delta[i])            0 where key j is not visible
+ *   dt[i,j]   = scale * ds[i,j] * (1 - tanh(scale * q[i].k[j] / softcap)^2)     without a softcap the last factor is 1
+ *   dq[i]     = sum_j dt[i,j] * k[j]
+ *   dk[j]     = sum_h sum_i dt[i,j] * q[i]
+ *   dv[j]     = sum_h sum_i z[i,j] * P[i,j] * grad_out[i]
+ *   dbias     = ds, summed over the dims that attn_mask is broadcast over
+ *   dsinks[h] = -sum_b sum_i exp(sinks[h] - lse[i]) * delta[i]
+ *
+ *   grad_out (..., Hq, Tq, Dv)   as out, in the dtype of query
+ *   query, key, value, options   those of the forward call; weights_stage is not used, and products are exact or float32's
+ *   out (..., Hq, Tq, Dv), lse (..., Hq, Tq)   the forward's results
+ *   dq, dk, dv   shape and dtype of query, key and value; each may be NULL: not wanted
+ *   dbias        shape and dtype of attn_mask, which must be a float mask; or NULL
+ *   dsinks       shape and dtype of sinks, which must be given; or NULL
+ *
+ * The gradient of an input that is broadcast (missing or 1-sized leading dims) has the input's own shape: the sum over what
+ * the dims stand for. A stride of 0 in a full-sized dim is not a broadcast: each entry then gets its own gradient.
+ * float16 and bfloat16 are computed in float32 and rounded once, on output.
+ *
+ * Edge rows. A row that sees no key gives and gets zero gradients, whatever its grad_out holds. What is in a key or value
+ * row that is not visible never matters, NaN and Inf included; its own gradients are 0. Zero-size dims give empty or zero
+ * gradients. Result bits do not depend on threads or on the other entries of the batch: no atomics, fixed order of sums.
+ *
+ * The scores are computed anew; memory besides the arguments is O(Tq + Tk) for each head.
+ * Source: Dao 2023 (FlashAttention-2). */
+int32_t swiftattn_scaled_dot_product_attention_backward(
+    const swiftattn_tensor *grad_out, const swiftattn_tensor *query, const swiftattn_tensor *key,
+    const swiftattn_tensor *value, const swiftattn_tensor *out, const swiftattn_tensor *lse,
+    const swiftattn_attention_options *options, /* NULL: defaults */
+    const swiftattn_tensor *dq, const swiftattn_tensor *dk, const swiftattn_tensor *dv, const swiftattn_tensor *dbias,
+    const swiftattn_tensor *dsinks);
+
+/* The same for swiftattn_attention_varlen: grad_out and out (total_q, Hq, Dv), lse (Hq, total_q), the rest as there. */
+int32_t swiftattn_attention_varlen_backward(
+    const swiftattn_tensor *grad_out, const swiftattn_tensor *query, const swiftattn_tensor *key,
+    const swiftattn_tensor *value, const swiftattn_tensor *out, const swiftattn_tensor *lse,
+    const swiftattn_tensor *cu_seqlens_q, const swiftattn_tensor *cu_seqlens_k,
+    const swiftattn_attention_options *options, const swiftattn_tensor *dq, const swiftattn_tensor *dk,
+    const swiftattn_tensor *dv, const swiftattn_tensor *dsinks);
+
 /* ---- Matrix products --------------------------------------------------------------------------------------- */
 
 /* out = a . b, as NumPy's and PyTorch's matmul: a (..., M, K), b (..., K, N), out (..., M, N), leading dims broadcast;

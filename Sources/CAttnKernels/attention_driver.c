@@ -1,23 +1,12 @@
 /* Runs the tiles of an attention problem on the threads. A tile writes rows that no other tile writes. */
-#include "kernels.h"
+#include "attention_tasks.h"
 #include "scratch.h"
 #include "threads.h"
-
-/* The sequence that task `task` belongs to: the last one with first_task <= task. */
-static const attn_sequence *sequence_of(const attn_problem *problem, int64_t task) {
-  int64_t low = 0, high = problem->sequence_count - 1;
-  while (low < high) {
-    const int64_t middle = (low + high + 1) / 2;
-    if (problem->sequences[middle].first_task <= task) low = middle;
-    else high = middle - 1;
-  }
-  return &problem->sequences[low];
-}
 
 /* Tasks of a sequence, in order: row blocks from the last (under a causal mask the longest) to the first; within a
  * block the heads. */
 static attn_tile tile_of(const attn_problem *problem, const attn_plan *plan, int64_t task) {
-  const attn_sequence *sequence = sequence_of(problem, task);
+  const attn_sequence *sequence = attn_sequence_of(problem, task);
   const int64_t group = problem->q_heads / problem->kv_heads;
   const int64_t parts = (group + plan->heads_per_tile - 1) / plan->heads_per_tile;
   const int64_t head_tiles = problem->kv_heads * parts;

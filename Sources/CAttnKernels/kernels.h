@@ -10,8 +10,15 @@ typedef struct attn_tile {
   int64_t first_head, heads, first_row, rows;
 } attn_tile;
 
+/* Sums of a key/value head's gradients, in reals: key j at dk + (j - first_key) * dk_step. NULL: not wanted. */
+typedef struct attn_key_sums {
+  void *dk, *dv;
+  int64_t dk_step, dv_step, first_key;
+} attn_key_sums;
+
 typedef struct attn_kernels {
   const char *isa;
+  int lanes; /* reals in a vector */
 
   /* Attention: one tile of at most tile_rows lanes against all its keys. The scratch is 64-byte aligned. */
   int tile_rows;
@@ -24,6 +31,19 @@ typedef struct attn_kernels {
   void (*attention_chunk)(const attn_problem *problem, const attn_tile *tile, int64_t chunk, void *scratch, void *state);
   void (*attention_merge)(const attn_problem *problem, const attn_tile *tile, bool begins, const void *states,
                           int64_t count, bool ends, void *scratch);
+
+  /* Attention backward; not in tables of narrow operands. Keys are taken in blocks of backward_keys, from key 0. */
+  int backward_keys;
+  size_t (*backward_scratch)(const attn_backward *backward);
+  /* delta[row] = sum over value dims of d_o o, for the rows of a head; 0 where a row sees no key. */
+  void (*backward_delta)(const attn_backward *backward, int64_t sequence, int64_t head, void *delta, void *scratch);
+  /* Queries of a tile against the keys in [first, last), whole blocks: adds to the sums, whose rows are whole vectors, and
+   * with dq writes the tile's part of it. */
+  void (*backward_tile)(const attn_backward *backward, const attn_tile *tile, const void *delta, int64_t first,
+                        int64_t last, const attn_key_sums *sums, bool dq, void *scratch);
+  /* sums[backward_keys][tile_rows] += the gradient of the scores of a tile of one head and the block of keys from `key`. */
+  void (*backward_bias)(const attn_backward *backward, const attn_tile *tile, const void *delta, int64_t key, void *sums,
+                        void *scratch);
 
   /* Matrix product: mr rows by nr columns in registers. An operand holds `depth` elements along k; a running sum is of at
    * most `block` elements. */

@@ -39,7 +39,8 @@ def attention(
 ):
     """Scaled dot-product attention of query (..., Hq, Tq, D), key (..., Hkv, Tk, D), value (..., Hkv, Tk, Dv).
 
-    Returns out (..., Hq, Tq, Dv), lse (..., Hq, Tq), and (..., Hq, Tq, Tk) each: weights, scaled, capped, biased.
+    Returns out (..., Hq, Tq, Dv), lse (..., Hq, Tq), and (..., Hq, Tq, Tk) each: weights, scaled, capped, biased; kept is
+    what dropout multiplied the weights with.
     """
     q, k, v = (np.asarray(array).astype(work) for array in (query, key, value))
     rank = max(q.ndim, k.ndim, v.ndim)
@@ -111,12 +112,11 @@ def attention(
         lse = m + np.log(l)
     lse = np.where(m == -np.inf, work(-np.inf), lse)
 
-    dropped = weights
+    kept = np.ones_like(weights)
     if dropout_p:
         words = philox_words(seed, first_entry + np.arange(batch), q_heads, q_len, k_len)
-        kept = words >= math.floor(dropout_p * 2**32)
-        dropped = np.where(kept, weights / work(1 - dropout_p), work(0))
-    out = _visible_product(dropped, v, visible)
+        kept = np.where(words >= math.floor(dropout_p * 2**32), 1 / work(1 - dropout_p), work(0))
+    out = _visible_product(np.where(kept > 0, weights * kept, work(0)), v, visible)
 
     def shaped(array):
         array = array.reshape(lead + array.shape[1:])
@@ -129,7 +129,89 @@ def attention(
         scaled=shaped(scaled),
         capped=shaped(capped),
         biased=shaped(biased),
+        kept=shaped(kept),
     )
+
+
+def attention_backward(
+    grad_out,
+    query,
+    key,
+    value,
+    out,
+    lse,
+    attn_mask=None,
+    *,
+    softcap=0.0,
+    scale=None,
+    sinks=None,
+    sizes=False,
+    work=np.float64,
+    **options,
+):
+    """Gradients of attention, from what its forward returned: dq, dk, dv, dbias, dsinks (None without mask, sinks).
+
+    dv = (z P)^T . grad_out, ds = P (z grad_out . v^T - delta), dbias = ds, dt = scale (1 - tanh^2) ds,
+    dq = dt . k, dk = dt^T . q, dsinks = -sum exp(sinks - lse) delta; each summed over what its input is broadcast over.
+    With `sizes` every term is taken absolute: what the rounding errors of the sums are relative to.
+    """
+    arrays = [np.asarray(array) for array in (query, key, value)]
+    forward = attention(*arrays, attn_mask, softcap=softcap, scale=scale, sinks=sinks, work=work, **options)
+    g, o, s_lse = (np.asarray(array).astype(work) for array in (grad_out, out, lse))
+    q, k, v = (array.astype(work) for array in arrays)
+    biased, kept = forward.biased, forward.kept
+    if g.ndim == 2:
+        q, k, v, g, o, s_lse, biased, kept = (array[None] for array in (q, k, v, g, o, s_lse, biased, kept))
+    lead, heads = g.shape[:-3], g.shape[-3]
+    group = heads // k.shape[-3] if k.shape[-3] else 1
+    wide = [np.broadcast_to(array, lead + array.shape[-3:]) for array in (q, k, v)]
+    wide[1:] = [np.repeat(array, group, axis=-3) for array in wide[1:]]
+
+    if sizes:
+        q, g, o, *wide = (np.abs(array) for array in (q, g, o, *wide))
+    visible = biased != -np.inf
+    live = visible.any(axis=-1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        delta = np.where(live, (g * o).sum(axis=-1), work(0))
+        p = np.where(visible, np.exp(biased - s_lse[..., None]), work(0))
+        dp = g @ np.swapaxes(wide[2], -1, -2)
+        ds = np.where(visible, p * (kept * dp - (-delta if sizes else delta)[..., None]), work(0))
+        if scale is None:
+            scale = 1 / math.sqrt(q.shape[-1]) if q.shape[-1] else 0.0
+        dt = ds * work(abs(scale) if sizes else scale)
+        if softcap > 0:
+            scaled = forward.scaled if forward.scaled.ndim == dt.ndim else forward.scaled[None]
+            dt = np.where(visible, dt * (1 - np.tanh(scaled / work(softcap)) ** 2), work(0))
+        dropped = np.where(visible, p * kept, work(0))
+
+    turned = [np.swapaxes(array, -1, -2) for array in (dt, dropped, visible)]
+    dq = _visible_product(dt, wide[1], visible)
+    dk = _visible_product(turned[0], wide[0], turned[2])
+    dv = _visible_product(turned[1], g, turned[2])
+    dk, dv = (array.reshape(lead + (k.shape[-3], group) + array.shape[-2:]).sum(axis=-3) for array in (dk, dv))
+    gradients = [_summed_to(d, array.shape) for d, array in zip((dq, dk, dv), arrays)]
+    dbias = dsinks = None
+    if attn_mask is not None and np.asarray(attn_mask).dtype != bool:
+        shape, full = np.asarray(attn_mask).shape, ds.reshape((math.prod(lead),) + ds.shape[-3:])
+        try:
+            np.broadcast_shapes(shape, full.shape)
+            dbias = _summed_to(full, shape) if len(shape) <= 4 else None
+        except ValueError:
+            pass
+        dbias = _summed_to(ds, shape) if dbias is None else dbias
+    if sinks is not None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            share = np.exp(np.asarray(sinks).astype(work)[:, None] - s_lse)
+            terms = np.where(live, share * delta, work(0))
+        dsinks = -np.moveaxis(terms, -2, 0).reshape(heads, -1).sum(axis=1)
+    return (*gradients, dbias, dsinks)
+
+
+def _summed_to(array, shape):
+    """The sum over the leading dims that `shape` lacks, and over those where it has 1."""
+    array = array.sum(axis=tuple(range(array.ndim - len(shape)))) if array.ndim > len(shape) else array
+    axes = tuple(axis for axis, size in enumerate(shape) if size == 1)
+    return array.sum(axis=axes, keepdims=True).reshape(shape)
 
 
 def _broadcast_mask(mask, lead, shape):

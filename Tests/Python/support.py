@@ -33,12 +33,13 @@ def plain(function, *arguments, like, **options):
         return function(*arguments, work=work, **options)
 
 
-def assert_accurate(got, exact, simple, what="out"):
+def assert_accurate(got, exact, simple, what="out", terms=0.0):
     """Error against float64 no larger than twice what plain NumPy loses in the same precision.
 
     `exact` is the float64 reference and `simple` the plain implementation's unrounded result, or a list of them: the
     worst one counts. The floor, of the largest result, lets through a rounding of the output, and a few more where
-    plain NumPy happens to be exact: its exp is rounded correctly, and short sums often are too.
+    plain NumPy happens to be exact: its exp is rounded correctly, and short sums often are too. `terms` is the size of
+    what was summed, where sums cancel.
     """
     got, exact = np.asarray(got), np.asarray(exact)
     assert got.shape == exact.shape, f"{what}: shape {got.shape} instead of {exact.shape}"
@@ -58,7 +59,7 @@ def assert_accurate(got, exact, simple, what="out"):
     wide, exact = wide[keep], exact.astype(np.float64)[keep]
     assert np.isfinite(wide).all(), f"{what}: NaN or Inf where the reference is finite"
     info = ml_dtypes.finfo(got.dtype)
-    size = np.abs(exact).max() + float(info.tiny) * 1e3  # denormals may be coarse
+    size = max(np.abs(exact).max(), terms) + float(info.tiny) * 1e3  # denormals may be coarse
     if got.dtype == np.float64:
         floor = 64 * float(info.eps) * size
     else:

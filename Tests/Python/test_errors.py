@@ -8,7 +8,7 @@ from swiftattn import _ffi
 from swiftattn._ffi import Tensor
 from swiftattn._tensor import borrow
 
-OUTPUTS = ("out", "lse", "weights", "out_cos", "out_sin")
+OUTPUTS = ("out", "lse", "weights", "out_cos", "out_sin", "dq", "dk", "dv", "dbias", "dsinks")
 PATTERN = 0x5A
 
 

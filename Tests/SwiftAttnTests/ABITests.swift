@@ -21,6 +21,9 @@ private func same<F>(_ declared: F, _ exported: F) {}
         same(CSwiftAttn.swiftattn_alibi_slopes, SwiftAttnExports.swiftattn_alibi_slopes)
         same(CSwiftAttn.swiftattn_attention_paged, SwiftAttnExports.swiftattn_attention_paged)
         same(CSwiftAttn.swiftattn_attention_kv_cache, SwiftAttnExports.swiftattn_attention_kv_cache)
+        same(CSwiftAttn.swiftattn_scaled_dot_product_attention_backward,
+             SwiftAttnExports.swiftattn_scaled_dot_product_attention_backward)
+        same(CSwiftAttn.swiftattn_attention_varlen_backward, SwiftAttnExports.swiftattn_attention_varlen_backward)
         same(CSwiftAttn.swiftattn_kv_cache_create, SwiftAttnExports.swiftattn_kv_cache_create)
         same(CSwiftAttn.swiftattn_kv_cache_destroy, SwiftAttnExports.swiftattn_kv_cache_destroy)
         same(CSwiftAttn.swiftattn_kv_cache_append, SwiftAttnExports.swiftattn_kv_cache_append)

@@ -99,6 +99,51 @@ int64_t attn_tile_rows(const attn_problem *problem);
 /* false: the scratch could not be allocated, nothing was written. */
 bool attn_forward(const attn_problem *problem, const attn_plan *plan);
 
+/* ---- attention backward ---- */
+
+/* A gradient that is written: of this dtype, whatever the input's is. */
+typedef struct attn_gradient { attn_dtype dtype; attn_strides strides; } attn_gradient;
+
+/* Of one batch entry, beside its attn_sequence, whose o and lse are read here. Those that are not wanted are NULL. */
+typedef struct attn_sequence_gradients {
+  const void *d_o;
+  void *dq, *dk, *dv;
+  int64_t first_row; /* q_heads * q_rows of the sequences before this one */
+} attn_sequence_gradients;
+
+/* The sequences that share one entry of a bias that is broadcast over the batch. */
+typedef struct attn_bias_group {
+  void *d_bias;
+  const int64_t *sequences; /* ascending */
+  int64_t count;
+} attn_bias_group;
+
+typedef struct attn_backward {
+  const attn_problem *problem;
+  attn_strides d_o;
+  attn_gradient dq, dk, dv, d_bias;
+  bool wants_dq, wants_dk, wants_dv;
+  const attn_sequence_gradients *gradients; /* [sequence_count] */
+  int64_t row_count;                        /* q_heads * q_rows of all sequences */
+  const attn_bias_group *bias_groups;       /* NULL: d_bias is not wanted */
+  int64_t bias_group_count;
+  bool bias_has_heads, bias_has_rows, bias_has_keys; /* else the bias is broadcast over them: d_bias is their sum */
+  double *d_sinks;                          /* [q_heads], or NULL */
+} attn_backward;
+
+/* How it is cut up; none of it changes a result. */
+typedef struct attn_backward_plan {
+  int64_t task_count;
+  int32_t threads;
+  bool one_pass; /* a task is a key/value head with all its queries; else blocks of keys and tiles of queries apart, which
+                    computes the scores twice */
+} attn_backward_plan;
+
+/* Tasks of a sequence; their running sum is its first_task. */
+int64_t attn_backward_tasks(const attn_backward *backward, const attn_backward_plan *plan, const attn_sequence *sequence);
+/* false: memory could not be allocated, nothing was written. */
+bool attn_backward_run(const attn_backward *backward, const attn_backward_plan *plan);
+
 /* ---- matrix product ---- */
 
 typedef enum attn_activation {

@@ -41,7 +41,7 @@ static void attend_chunk(work *w, state *state, int64_t begin) {
     const int64_t n = end - key < KEYS ? end - key : KEYS;
     scores(w, key, n, TERMS_ALL);
     softmax_step(w, state, n);
-    if (w->problem->dropout_threshold) drop(w, key, n);
+    if (w->problem->dropout_threshold) drop(w, w->s, key, n);
     accumulate(w, state, key, n);
   }
 }

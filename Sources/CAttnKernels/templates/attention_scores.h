@@ -44,7 +44,11 @@ static void apply_terms(work *w, int64_t key, int64_t n, terms until) {
       vec s = v_load(at);
       const vec key_index = v_set1((real)j);
       if (prescaled) s = s * scale;
-      if (cap) s = softcap * v_tanh(s / softcap);
+      if (cap) {
+        const vec t = v_tanh(s / softcap);
+        s = softcap * t;
+        if (w->cap_slope) v_store(w->cap_slope + j * TILE + v * LANES, v_fma(-t, t, v_set1(1)));
+      }
       if (mask) {
         const vec b = v_load(w->bias + j * TILE + v * LANES);
         s = v_select(b > hidden, s + b, hidden);

@@ -41,8 +41,8 @@ static void philox(uint64_t seed, const uint32_t counter[4], uint32_t word[4]) {
   word[0] = c0; word[1] = c1; word[2] = c2; word[3] = c3;
 }
 
-/* p = p / (1 - dropout_p) or 0. KEYS is a multiple of 4, so a counter never straddles two blocks. */
-static void drop(work *w, int64_t key, int64_t n) {
+/* p = p / (1 - dropout_p) or 0, for a block of p[key][row]. KEYS is a multiple of 4, so a counter never straddles two blocks. */
+static void drop(const work *w, real *block, int64_t key, int64_t n) {
   const attn_problem *P = w->problem;
   const real keep = (real)P->dropout_scale;
   for (int64_t j = 0; j < n; j += 4)
@@ -52,7 +52,7 @@ static void drop(work *w, int64_t key, int64_t n) {
       uint32_t word[4];
       philox(P->seed, counter, word);
       for (int64_t t = 0; t < 4 && j + t < n; t++) {
-        real *p = w->s + (j + t) * TILE + r;
+        real *p = block + (j + t) * TILE + r;
         *p = word[t] < P->dropout_threshold ? 0 : *p * keep;
       }
     }

@@ -51,6 +51,7 @@ typedef struct work {
   real *s;                     /* [KEYS][TILE] */
   real *bias;                  /* [KEYS][TILE] */
   real *mask_line;             /* [KEYS] */
+  real *cap_slope;             /* [KEYS][TILE]: derivative of the softcap, where it is wanted; else NULL */
   operand *p;                  /* [groups of KEYS][TILE]; the scores themselves where operands are numbers */
   operand *k_block;            /* [KEYS][groups of head_dim]: k where it cannot be read in place */
   operand *v_block;            /* [groups of KEYS][value_dim]: v likewise */
@@ -81,19 +82,18 @@ static void *carve(char **at, size_t bytes) {
 
 static int64_t clamp(int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; }
 
-/* Row r sees the keys of one interval: causal, window and lengths are all bounds on j. */
-static void set_visible(work *w, int r, int64_t query) {
-  const attn_problem *P = w->problem;
-  const attn_sequence *S = w->sequence;
+typedef struct interval { int64_t first, last; } interval;
+
+/* The keys [first, last) that a query sees as far as the mask allows: causal, window and lengths are all bounds on j.
+ * None: 0, 0. */
+static interval visible_keys(const attn_problem *P, const attn_sequence *S, int64_t query) {
   int64_t first = 0, last = S->kv_len, p;
   if (query >= S->q_len) last = 0;
   p = query + S->query_offset;
   if (P->causal && last > p + 1) last = p + 1;
   if (P->window_left >= 0 && p - first > P->window_left) first = p - P->window_left;
   if (P->window_right >= 0 && last - 1 - p > P->window_right) last = p + P->window_right + 1;
-  if (last <= first) first = last = 0;
-  w->first_key[r] = first;
-  w->last_key[r] = last;
+  return last > first ? (interval){ first, last } : (interval){ 0, 0 };
 }
 
 static work *begin(const attn_problem *P, const attn_tile *T, void *scratch) {
@@ -112,6 +112,7 @@ static work *begin(const attn_problem *P, const attn_tile *T, void *scratch) {
   w->values = carve(&at, KEYS * dv * sizeof(real));
   w->mask_line = carve(&at, KEYS * sizeof(real));
   w->gathered = carve(&at, KEYS * gathered_width(P) * sizeof(real));
+  w->cap_slope = NULL;
 
   const attn_sequence *S = T->sequence;
   const int64_t group = P->q_heads / P->kv_heads;
@@ -135,7 +136,9 @@ static work *begin(const attn_problem *P, const attn_tile *T, void *scratch) {
     w->head[r] = (int32_t)head;
     w->query[r] = query;
     q_row[r] = (const char *)S->q + (head * P->q.head + query * P->q.row) * size;
-    set_visible(w, r, query);
+    const interval seen = visible_keys(P, S, query);
+    w->first_key[r] = seen.first;
+    w->last_key[r] = seen.last;
     if (w->first_key[r] > w->all_first) w->all_first = w->first_key[r];
     if (w->last_key[r] < w->all_last) w->all_last = w->last_key[r];
     if (w->first_key[r] < w->last_key[r]) {

@@ -15,6 +15,9 @@
 #include "stream.h"
 #include "math.h"
 #include "attention.h"
+#ifndef OPERANDS_ARE_BF16_PAIRS
+#include "attention_backward.h"
+#endif
 #include "rows.h"
 #include "softmax.h"
 #include "norms.h"
@@ -30,6 +33,7 @@
 
 const attn_kernels TABLE_NAME(ISA, REAL_NAME) = {
   .isa = ISA_STRING(ISA),
+  .lanes = LANES,
   .tile_rows = TILE,
   .attention_scratch = attention_scratch,
   .attention_tile = attention_tile,
@@ -37,6 +41,13 @@ const attn_kernels TABLE_NAME(ISA, REAL_NAME) = {
   .attention_state = attention_state,
   .attention_chunk = attention_chunk,
   .attention_merge = attention_merge,
+#ifndef OPERANDS_ARE_BF16_PAIRS
+  .backward_keys = KEYS,
+  .backward_scratch = backward_scratch,
+  .backward_delta = backward_delta,
+  .backward_tile = backward_tile,
+  .backward_bias = backward_bias,
+#endif
   .mr = PRODUCT_ROWS,
   .nr = GEMM_NR,
   .depth = DEPTH,

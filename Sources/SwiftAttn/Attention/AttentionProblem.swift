@@ -1,4 +1,5 @@
-/// The only validator of attention: from tensors and options to a problem that every kernel can take as it is.
+/// The only validator of attention, forward and backward: from tensors and options to a problem that every kernel can take as
+/// it is.
 
 import CAttnKernels
 
@@ -15,7 +16,10 @@ struct AttentionProblem {
     var longestQuery = 0
     var scoreCount = 0.0
 
-    /// Nothing to write.
+    /// Of a backward: gradients and how they lie.
+    var backward: AttentionGradients?
+
+    /// Nothing to write in a forward.
     var isEmpty: Bool {
         sequences.isEmpty || longestQuery == 0 || description.q_heads == 0
     }
@@ -44,8 +48,9 @@ struct AttentionProblem {
 
 extension AttentionProblem {
     /// query (..., Hq, Tq, D), key (..., Hkv, Tk, D), value (..., Hkv, Tk, Dv), out (..., Hq, Tq, Dv); rank 2 lacks the heads.
-    init(query: Tensor, key: Tensor, value: Tensor, options: AttentionOptions,
-         out: Tensor, lse: Tensor?, weights: Tensor?) throws(Failure) {
+    /// With gradients out and lse are inputs, and the gradients the outputs.
+    init(query: Tensor, key: Tensor, value: Tensor, options: AttentionOptions, out: Tensor, lse: Tensor?, weights: Tensor?,
+         gradients: AttentionGradients? = nil) throws(Failure) {
         for (name, tensor) in [("query", query), ("key", key), ("value", value)] as [(StaticString, Tensor)] {
             try tensor.checked(name).expect(rank: 2...Dims.capacity, name)
             guard (tensor.rank == 2) == (query.rank == 2) else {
@@ -75,20 +80,20 @@ extension AttentionProblem {
         var outShape = rowShape, weightsShape = rowShape
         outShape.append(valueDim)
         weightsShape.append(keys)
-        try setOutputs(query: query, out: out, outShape: outShape, lse: lse, lseShape: rowShape,
+        try setResults(query: query, out: out, outShape: outShape, lse: lse, lseShape: rowShape,
                        weights: weights, weightsShape: weightsShape)
-        for output in [Output("out", out), Output("lse", lse), Output("weights", weights)] {
-            try output?.expectApart(from: query, key, value, options)
+        if let gradients {
+            try gradients.check(query, key, value, out, lse, options)
+            backward = gradients
+        } else {
+            try checkOutputs(query, key, value, options, out, lse, weights)
         }
-        try Output("out", out)?.expectApart(from: lse, "lse")
-        try Output("out", out)?.expectApart(from: weights, "weights")
-        try Output("lse", lse)?.expectApart(from: weights, "weights")
         try setOptions(options, heads: heads)
         let positions = try Positions(options, batch: batch, rows: rows, keys: keys,
                                       lowerRight: options.causal == .lowerRight)
         let maskBatch = try setMask(options.mask, leading: leading, batch: batch, rows: rows, keys: keys, heads: heads)
 
-        if out.isEmpty && (lse?.isEmpty ?? true) && (weights?.isEmpty ?? true) { return }
+        if gradients == nil && out.isEmpty && (lse?.isEmpty ?? true) && (weights?.isEmpty ?? true) { return }
 
         let qAll = try q.broadcast(to: leading, kept: 3, "query")
         let kAll = try k.broadcast(to: leading, kept: 3, "key")
@@ -121,6 +126,7 @@ extension AttentionProblem {
             longestQuery = rows
             scoreCount += Double(heads) * Double(rows) * Double(sequences[b].kv_len)
         }
+        try backward?.place(leading: leading, headless: headless, scores: [heads, rows, keys])
     }
 }
 
@@ -129,7 +135,7 @@ extension AttentionProblem {
 extension AttentionProblem {
     /// query (total_q, Hq, D), key (total_k, Hkv, D), value (total_k, Hkv, Dv), out (total_q, Hq, Dv), lse (Hq, total_q).
     init(query: Tensor, key: Tensor, value: Tensor, cumulativeQueries: Tensor, cumulativeKeys: Tensor,
-         options: AttentionOptions, out: Tensor, lse: Tensor?) throws(Failure) {
+         options: AttentionOptions, out: Tensor, lse: Tensor?, gradients: AttentionGradients? = nil) throws(Failure) {
         for (name, tensor) in [("query", query), ("key", key), ("value", value)] as [(StaticString, Tensor)] {
             try tensor.checked(name).expect(rank: 3...3, name)
         }
@@ -140,14 +146,18 @@ extension AttentionProblem {
         try setHeads(q: query, k: key, v: value, headDim: 2, lengthDim: 0, headsDim: 2)
         let heads = query.shape[1]
         let lseShape: Dims = [heads, query.shape[0]]
-        try setOutputs(query: query, out: out, outShape: [query.shape[0], heads, value.shape[2]],
+        try setResults(query: query, out: out, outShape: [query.shape[0], heads, value.shape[2]],
                        lse: lse, lseShape: lseShape, weights: nil, weightsShape: [])
-        for output in [Output("out", out), Output("lse", lse)] {
-            try output?.expectApart(from: query, key, value, options)
+        if let gradients {
+            try gradients.check(query, key, value, out, lse, options)
+            backward = gradients
+        } else {
+            try checkOutputs(query, key, value, options, out, lse, nil)
+        }
+        for output in gradients?.outputs ?? [Output("out", out), Output("lse", lse)] {
             try output?.expectApart(from: cumulativeQueries, "cu_seqlens_q")
             try output?.expectApart(from: cumulativeKeys, "cu_seqlens_k")
         }
-        try Output("out", out)?.expectApart(from: lse, "lse")
         try setOptions(options, heads: heads)
         let qStarts = try cumulativeQueries.cumulative("cu_seqlens_q", total: query.shape[0])
         let kStarts = try cumulativeKeys.cumulative("cu_seqlens_k", total: key.shape[0])
@@ -157,15 +167,12 @@ extension AttentionProblem {
         let batch = qStarts.count - 1
         let offsets = try options.queryOffsets?.integers(
             "query_offsets", count: batch, in: -AttentionProblem.largestOffset...AttentionProblem.largestOffset)
-        if out.isEmpty && (lse?.isEmpty ?? true) { return }
+        if gradients == nil && out.isEmpty && (lse?.isEmpty ?? true) { return }
 
-        func strides(_ t: Tensor) -> attn_strides {
-            attn_strides(head: Int64(t.strides[1]), row: Int64(t.strides[0]), element: Int64(t.strides[2]))
-        }
-        description.q = strides(query)
-        description.k = strides(key)
-        description.v = strides(value)
-        description.o = strides(out)
+        description.q = query.packedStrides
+        description.k = key.packedStrides
+        description.v = value.packedStrides
+        description.o = out.packedStrides
         if let lse { description.lse = attn_strides(head: Int64(lse.strides[0]), row: Int64(lse.strides[1]), element: 0) }
 
         try requireMemory(for: batch, of: attn_sequence.self)
@@ -187,6 +194,7 @@ extension AttentionProblem {
             longestQuery = max(longestQuery, rows)
             scoreCount += Double(heads) * Double(rows) * Double(keys)
         }
+        try backward?.place(queryStarts: qStarts, keyStarts: kStarts)
     }
 }
 
@@ -218,24 +226,38 @@ extension AttentionProblem {
         description.value_dim = Int64(dimAt(v))
     }
 
-    mutating func setOutputs(query: Tensor, out: Tensor, outShape: Dims, lse: Tensor?, lseShape: Dims,
+    mutating func setResults(query: Tensor, out: Tensor, outShape: Dims, lse: Tensor?, lseShape: Dims,
                                      weights: Tensor?, weightsShape: Dims) throws(Failure) {
         try out.expect(dtype: query.dtype, "out", as: "query")
         try out.expect(shape: outShape, "out")
-        _ = try out.checkedOutput("out")
+        _ = try out.checked("out")
         if let lse {
             try lse.expect(dtype: query.dtype.computing, "lse", as: "the sum")
             try lse.expect(shape: lseShape, "lse")
-            _ = try lse.checkedOutput("lse")
+            _ = try lse.checked("lse")
         }
         if let weights {
             guard weights.dtype == .float32 || weights.dtype == query.dtype else {
                 throw .dtype("weights: dtype is \(weights.dtype), expected float32 or \(query.dtype)")
             }
             try weights.expect(shape: weightsShape, "weights")
-            _ = try weights.checkedOutput("weights")
             description.weights_dtype = weights.dtype.kernel
         }
+    }
+
+    /// The results of a forward, as what is written.
+    func checkOutputs(_ query: Tensor, _ key: Tensor, _ value: Tensor, _ options: AttentionOptions,
+                      _ out: Tensor, _ lse: Tensor?, _ weights: Tensor?,
+                      as names: (key: StaticString, value: StaticString) = ("key", "value")) throws(Failure) {
+        _ = try out.checkedOutput("out")
+        _ = try lse?.checkedOutput("lse")
+        _ = try weights?.checkedOutput("weights")
+        for output in [Output("out", out), Output("lse", lse), Output("weights", weights)] {
+            try output?.expectApart(from: query, key, value, options, as: names)
+        }
+        try Output("out", out)?.expectApart(from: lse, "lse")
+        try Output("out", out)?.expectApart(from: weights, "weights")
+        try Output("lse", lse)?.expectApart(from: weights, "weights")
     }
 
     mutating func setOptions(_ options: AttentionOptions, heads: Int) throws(Failure) {
@@ -292,22 +314,10 @@ extension AttentionProblem {
         guard mask.dtype == .bool || mask.dtype == .float32 || (mask.dtype.isFloating && mask.dtype.kernel == qType) else {
             throw .dtype("attn_mask: dtype is \(mask.dtype), expected bool, float32 or the query's")
         }
-        var full = leading.count == 1 || mask.rank != 4 || leading.isEmpty ? leading : [batch]
-        if full.isEmpty { full = [1] }
-        if full.count == 1, leading.count > 1, mask.shape[0] != batch, mask.shape[0] != 1 { full = leading }
-        let target = Dims(Array(full) + [heads, rows, keys])
-        let skipped = target.count - mask.rank
-        var strides = Dims(repeating: 0, count: target.count)
-        for i in mask.shape.indices {
-            guard i + skipped >= 0, mask.shape[i] == 1 || mask.shape[i] == target[i + skipped] else {
-                throw .shape("attn_mask: shape \(mask.shape) does not broadcast to \(target)")
-            }
-            strides[i + skipped] = mask.shape[i] == 1 ? 0 : mask.strides[i]
-        }
-        let n = target.count
+        let spread = try mask.spreadAsMask(leading: leading, batch: batch, scores: [heads, rows, keys])
         description.mask_dtype = mask.dtype.kernel
-        description.mask = attn_strides(head: Int64(strides[n - 3]), row: Int64(strides[n - 2]), element: Int64(strides[n - 1]))
-        return (full, strides.droppingLast(3))
+        description.mask = spread.strides
+        return spread.batch
     }
 
     /// Lengths and query positions of padded batch entries.
@@ -365,7 +375,32 @@ extension Tensor {
         attn_strides(head: Int64(strides[rank - 3]), row: Int64(strides[rank - 2]), element: Int64(strides[rank - 1]))
     }
 
-    fileprivate func insertingDim(at position: Int) -> Tensor {
+    /// The same of a packed (total, H, D) view.
+    var packedStrides: attn_strides {
+        attn_strides(head: Int64(strides[1]), row: Int64(strides[0]), element: Int64(strides[2]))
+    }
+
+    /// How a mask of this shape steps through the batch, (B,) or the leading dims one by one, and through (Hq, Tq, Tk): the
+    /// missing and 1-sized dims by 0.
+    func spreadAsMask(leading: Dims, batch: Int, scores: Dims) throws(Failure)
+        -> (batch: (shape: Dims, strides: Dims), strides: attn_strides) {
+        var full = leading.count == 1 || rank != 4 || leading.isEmpty ? leading : [batch]
+        if full.isEmpty { full = [1] }
+        if full.count == 1, leading.count > 1, shape[0] != batch, shape[0] != 1 { full = leading }
+        let target = Dims(Array(full) + Array(scores))
+        let skipped = target.count - rank
+        var spread = Dims(repeating: 0, count: target.count)
+        for i in shape.indices {
+            guard i + skipped >= 0, shape[i] == 1 || shape[i] == target[i + skipped] else {
+                throw .shape("attn_mask: shape \(shape) does not broadcast to \(target)")
+            }
+            spread[i + skipped] = shape[i] == 1 ? 0 : strides[i]
+        }
+        let inner = Tensor(data: nil, dtype: dtype, shape: target, strides: spread).kernelStrides
+        return ((full, spread.droppingLast(3)), inner)
+    }
+
+    func insertingDim(at position: Int) -> Tensor {
         var result = self
         result.shape.insert(1, at: position)
         result.strides.insert(0, at: position)

@@ -90,14 +90,9 @@ extension AttentionProblem {
         description.value_dim = Int64(valueDim)
 
         let outShape: Dims = [batch, heads, rows, valueDim], lseShape: Dims = [batch, heads, rows]
-        try setOutputs(query: query, out: out, outShape: outShape, lse: lse, lseShape: lseShape,
+        try setResults(query: query, out: out, outShape: outShape, lse: lse, lseShape: lseShape,
                        weights: weights, weightsShape: [batch, heads, rows, stored.length])
-        for output in [Output("out", out), Output("lse", lse), Output("weights", weights)] {
-            try output?.expectApart(from: query, keys, values, options, as: names)
-        }
-        try Output("out", out)?.expectApart(from: lse, "lse")
-        try Output("out", out)?.expectApart(from: weights, "weights")
-        try Output("lse", lse)?.expectApart(from: weights, "weights")
+        try checkOutputs(query, keys, values, options, out, lse, weights, as: names)
         try setOptions(options, heads: heads)
         let positions = try Positions(options, batch: batch, rows: rows, keys: stored.length,
                                       lowerRight: options.causal != .upperLeft)

@@ -3,6 +3,7 @@
 from . import nn
 from .activations import geglu, gelu, relu, silu, swiglu
 from .attention import attention_paged, attention_varlen, merge_attention_states, scaled_dot_product_attention
+from .attention_backward import attention_varlen_backward, scaled_dot_product_attention_backward
 from .caches import KVCache
 from .embeddings import alibi_slopes, embedding, sinusoidal_positions
 from .loss import cross_entropy, cross_entropy_backward
@@ -20,6 +21,7 @@ __all__ = [
     "alibi_slopes",
     "attention_paged",
     "attention_varlen",
+    "attention_varlen_backward",
     "cpu_info",
     "cross_entropy",
     "cross_entropy_backward",
@@ -40,6 +42,7 @@ __all__ = [
     "sample",
     "sampling_distribution",
     "scaled_dot_product_attention",
+    "scaled_dot_product_attention_backward",
     "set_num_threads",
     "silu",
     "sinusoidal_positions",

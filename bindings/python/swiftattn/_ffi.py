@@ -224,6 +224,23 @@ attention_kv_cache = _computing(
     *(_TensorPointer, _TensorPointer, _TensorPointer),  # out, lse, weights
 )
 
+# Attention backward
+
+scaled_dot_product_attention_backward = _computing(
+    "scaled_dot_product_attention_backward",
+    *(_TensorPointer, _TensorPointer, _TensorPointer, _TensorPointer),  # grad_out, query, key, value
+    *(_TensorPointer, _TensorPointer),  # out, lse
+    _OptionsPointer,
+    *(_TensorPointer, _TensorPointer, _TensorPointer, _TensorPointer, _TensorPointer),  # dq, dk, dv, dbias, dsinks
+)
+attention_varlen_backward = _computing(
+    "attention_varlen_backward",
+    *(_TensorPointer, _TensorPointer, _TensorPointer, _TensorPointer),  # grad_out, query, key, value
+    *(_TensorPointer, _TensorPointer, _TensorPointer, _TensorPointer),  # out, lse, cu_seqlens_q, cu_seqlens_k
+    _OptionsPointer,
+    *(_TensorPointer, _TensorPointer, _TensorPointer, _TensorPointer),  # dq, dk, dv, dsinks
+)
+
 # Matrix products
 
 matmul = _computing("matmul", _TensorPointer, _TensorPointer, c_int32, _TensorPointer)
