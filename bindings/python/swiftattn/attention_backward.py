@@ -7,7 +7,7 @@ import ctypes
 from . import _ffi
 from ._ffi import Tensor
 from ._tensor import Array, ArrayLike, borrow, borrow_floats, borrow_integers, borrow_mask, choice, empty
-from .attention import _CAUSAL, _CAUSAL_VARLEN, _options
+from .attention import _CAUSAL, _CAUSAL_AT_END, _options
 
 
 def scaled_dot_product_attention_backward(
@@ -126,7 +126,7 @@ def attention_varlen_backward(
     """
     q, k, v = borrow(query, "query"), borrow(key, "key"), borrow(value, "value")
     options = _options(
-        *(q, choice(_CAUSAL_VARLEN, is_causal, "is_causal")),
+        *(q, choice(_CAUSAL_AT_END, is_causal, "is_causal")),
         *(dropout_p, scale, query_offset, window, softcap, alibi_slopes, sinks, seed, precision),
     )
     starts = [borrow_integers(cu_seqlens_q, "cu_seqlens_q"), borrow_integers(cu_seqlens_k, "cu_seqlens_k")]
