@@ -8,7 +8,7 @@ PREFIX ?= /usr/local
 VERSION := $(shell sed -n 's/.*VERSION_\(MAJOR\|MINOR\|PATCH\) //p' include/swiftattn.h | paste -sd.)
 LIBRARY := .build/release/libswiftattn.so
 
-.PHONY: help build demo test test-c test-kernels test-swift test-python test-readme test-arm test-sanitize test-peers bench \
+.PHONY: help build demo test test-c test-kernels test-swift test-python test-browser test-readme test-arm test-sanitize test-peers bench \
         bench-quick install deps clean
 
 help: ## this list
@@ -46,6 +46,10 @@ test-swift: deps ## the Swift face
 
 test-python: build .venv/Tests/Python.installed ## against float64 NumPy, for every ISA
 	Tests/Python/run.sh .venv/bin/python
+
+test-browser: build .venv/Tests/Python.installed ## the attention page in headless Chromium
+	@.ci/apt-install chromium-headless-shell fonts-dejavu-core
+	PYTHONPATH=bindings/python .venv/bin/python -m pytest -q -p no:cacheprovider Tests/Browser
 
 test-readme: build .venv/Tests/Python.installed ## the quickstarts, as they stand in README.md
 	.venv/bin/python Tests/Readme/run.py

@@ -1,36 +1,13 @@
-"""Command line: python -m swiftattn info."""
+"""Command line: python -m swiftattn info | generate | embed | attend | bench."""
 
-from __future__ import annotations
-
-import argparse
+import signal
 import sys
 
-import swiftattn
-from swiftattn import _ffi
-
-
-def info(arguments: argparse.Namespace) -> int:
-    facts = {**swiftattn.cpu_info(), "library": _ffi.path}
-    width = max(map(len, facts))
-    for name, value in facts.items():
-        print(f"{name:{width}}  {value}")
-    return 0
-
-
-def main(words: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m swiftattn", description=swiftattn.__doc__)
-    commands = parser.add_subparsers(title="commands", metavar="command", required=True)
-    command = commands.add_parser(
-        "info",
-        help="what the library runs on",
-        description="Prints the instruction set of the kernels in use, the number of threads that a call may use, "
-        "the version of the library and where it was loaded from. SWIFTATTN_ISA and OMP_NUM_THREADS change the "
-        "first two, SWIFTATTN_LIBRARY the last.",
-    )
-    command.set_defaults(run=info)
-    arguments = parser.parse_args(words)
-    return arguments.run(arguments)
-
+from swiftattn.cli import main
 
 if __name__ == "__main__":
+    # Ctrl-C and a reader that closes the pipe end the program at once and without a word, as for any Unix tool.
+    for name in ("SIGINT", "SIGPIPE"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
     sys.exit(main())
