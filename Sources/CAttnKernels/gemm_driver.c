@@ -70,8 +70,8 @@ static void multiply_panel(const tile *t, int64_t panel, int64_t p0, int64_t k, 
     kernels->pack_b(ATTN_F32, &b, k, nr, t->b);
     packed = t->b;
   } else if (!packed) {
-    const attn_matrix b = at(&g->b[t->entry], p0, t->j0 + panel * nr, (int64_t)attn_dtype_size(g->dtype));
-    kernels->pack_b(g->dtype, &b, k, MIN(nr, t->n - panel * nr), t->b);
+    const attn_matrix b = at(&g->b[t->entry], p0, t->j0 + panel * nr, (int64_t)attn_dtype_size(g->b_dtype));
+    kernels->pack_b(g->b_dtype, &b, k, MIN(nr, t->n - panel * nr), t->b);
     packed = t->b;
   }
   kernels->multiply(t->m, k, a_block, packed, sums, sums_step, p0 > 0);
@@ -94,8 +94,8 @@ static void stream_tile(const tile *t) {
   const int64_t block = kernels->block;
   for (int64_t j = 0; j < t->n; j += kernels->stream_columns) {
     const int64_t columns = MIN(kernels->stream_columns, t->n - j);
-    const attn_matrix b = at(&g->b[t->entry], 0, t->j0 + j, (int64_t)attn_dtype_size(g->dtype));
-    kernels->stream(g->dtype, t->m, g->k, block, t->a, &b, columns, t->sums, kernels->stream_columns, t->b);
+    const attn_matrix b = at(&g->b[t->entry], 0, t->j0 + j, (int64_t)attn_dtype_size(g->b_dtype));
+    kernels->stream(g->b_dtype, t->m, g->k, block, t->a, &b, columns, t->sums, kernels->stream_columns, t->b);
     finish(t, j, columns, t->sums, kernels->stream_columns);
   }
 }

@@ -155,7 +155,8 @@ typedef struct attn_matrix { const void *data; int64_t row, column; } attn_matri
 
 /* c[m,n] = residual[m,n] + activation(sum_k a[m,k] b[k,n] + bias[n]), for `batch` entries. */
 typedef struct attn_gemm {
-  attn_dtype dtype;                     /* of all operands */
+  attn_dtype dtype;                     /* of all operands but b */
+  attn_dtype b_dtype;                   /* the same, or any that is computed in the same type */
   attn_precision precision;
   int64_t m, n, k, batch;
   const attn_matrix *a, *b, *residual;  /* [batch]; residual may be NULL */

@@ -244,3 +244,20 @@ extension KVCache {
         }
     }
 }
+
+// MARK: Windows
+
+extension KVCache {
+    /// Forgets the first `dropped` tokens of an entry; those that stay move to the front.
+    func dropFirst(_ dropped: Int, of entry: Int) {
+        let kept = counts[entry] - dropped
+        parallelFor(kvHeads, grain: max(elementsPerRange / max(kept &* (headDim &+ valueDim), 1), 1)) { heads in
+            for h in heads {
+                let first = (entry &* kvHeads &+ h) &* maxLength
+                keyRows.copy(kept, from: keyRows, first &+ dropped, at: first)
+                valueRows.copy(kept, from: valueRows, first &+ dropped, at: first)
+            }
+        }
+        counts[entry] = kept
+    }
+}

@@ -17,7 +17,8 @@ public enum Activation: Int32, Sendable {
 }
 
 /// c[m,n] = residual[m,n] + activation(sum_k a[m,k] b[k,n] + bias[n]) for every index of the leading dims.
-/// All views have these leading dims (broadcast ones with stride 0) before their last two.
+/// All views have these leading dims (broadcast ones with stride 0) before their last two, and one dtype; with float32 operands b
+/// may be float16 or bfloat16.
 struct Gemm {
     var a, b, c: Tensor
     var residual: Tensor?
@@ -44,6 +45,7 @@ struct Gemm {
                     (matrices.3 ?? []).withUnsafeBufferPointer { residual in
                         var gemm = attn_gemm()
                         gemm.dtype = self.a.dtype.kernel
+                        gemm.b_dtype = self.b.dtype.kernel
                         gemm.precision = precision.kernel
                         gemm.m = Int64(m)
                         gemm.n = Int64(n)
