@@ -770,6 +770,144 @@ int32_t swiftattn_cross_entropy_backward(double grad_loss, const swiftattn_tenso
                                          const swiftattn_cross_entropy_options *options, const swiftattn_tensor *loss,
                                          const swiftattn_tensor *grad_logits);
 
+/* ---- GGUF files -------------------------------------------------------------------------------------------- */
+
+/* A file in the GGUF format (versions 2 and 3, little-endian), mapped for reading. Every count, length and offset in it is
+ * checked: a file that is cut short, contradicts itself or is none at all is INVALID_ARGUMENT or INVALID_SHAPE, with a
+ * message that says where. The file must not shrink while it is open. A handle may be used from any number of threads.
+ * Source: the format's specification, ggml-org/ggml, docs/gguf.md. */
+typedef struct swiftattn_gguf swiftattn_gguf;
+
+int32_t swiftattn_gguf_open(const char *path, swiftattn_gguf **file);
+void swiftattn_gguf_close(swiftattn_gguf *file); /* NULL is allowed */
+
+/* Numbers of metadata keys and of tensors. */
+int32_t swiftattn_gguf_count(const swiftattn_gguf *file, int64_t *keys, int64_t *tensors);
+
+/* Values of `type`, numbered as in files. */
+#define SWIFTATTN_GGUF_UINT8 0
+#define SWIFTATTN_GGUF_INT8 1
+#define SWIFTATTN_GGUF_UINT16 2
+#define SWIFTATTN_GGUF_INT16 3
+#define SWIFTATTN_GGUF_UINT32 4
+#define SWIFTATTN_GGUF_INT32 5
+#define SWIFTATTN_GGUF_FLOAT32 6
+#define SWIFTATTN_GGUF_BOOL 7
+#define SWIFTATTN_GGUF_STRING 8
+#define SWIFTATTN_GGUF_ARRAY 9 /* of arrays: its elements cannot be read */
+#define SWIFTATTN_GGUF_UINT64 10
+#define SWIFTATTN_GGUF_INT64 11
+#define SWIFTATTN_GGUF_FLOAT64 12
+
+/* Key number `index`, 0 <= index < keys: its name, which lives as long as the handle; its type, or that of its elements
+ * where *is_array is 1; and how many values it has, 1 where it is no array. */
+int32_t swiftattn_gguf_key(swiftattn_gguf *file, int64_t index, const char **name, int32_t *type, int32_t *is_array,
+                           int64_t *count);
+
+/* The values of a key of numbers (bool: 0 or 1) in out (count,): int64 for integers, or float64 for all of them. */
+int32_t swiftattn_gguf_numbers(swiftattn_gguf *file, int64_t index, const swiftattn_tensor *out);
+
+/* The values of a key of strings, UTF-8, one behind the other: string i is text[offsets[i]] to before text[offsets[i + 1]].
+ * Both live until the next call of this function for the same handle, or its end. */
+int32_t swiftattn_gguf_strings(swiftattn_gguf *file, int64_t index, const char **text, const int64_t **offsets);
+
+/* Tensor number `index`: its name, as above; its format, the file's number of it; and its shape in NumPy's order, the
+ * file's reversed: `shape` receives *ndim sizes, 1 to 4. */
+int32_t swiftattn_gguf_tensor(swiftattn_gguf *file, int64_t index, const char **name, int32_t *format, int32_t *ndim,
+                              int64_t shape[4]);
+
+/* The elements of a tensor of format F32 (0), F16 (1), Q4_0 (2), Q4_1 (3), Q8_0 (8), Q4_K (12), Q6_K (14) or BF16 (30),
+ * dequantised, in out: float32, of the tensor's shape, contiguous. Another format is INVALID_DTYPE. */
+int32_t swiftattn_gguf_load(const swiftattn_gguf *file, int64_t index, const swiftattn_tensor *out);
+
+/* ---- Language models --------------------------------------------------------------------------------------- */
+
+/* Decoders of the Llama family: RMSNorm, rotary positions, grouped heads, SwiGLU, with or without biases on q, k and v.
+ *
+ * Weights are used as stored. Products with quantised ones round x to 16-bit integers with a scale for every 32 neighbours
+ * and sum blocks exactly, so that a row's bits depend on that row alone: prefill and step give the same. Everything else is
+ * float32, the keys and values that a sequence keeps too. Calls on one model run one after the other, from whatever thread.
+ * A model has room for some sequences, each with tokens of its own. */
+typedef struct swiftattn_model swiftattn_model;
+
+/* Sizes of a model. Start from zeros with struct_size set. */
+typedef struct swiftattn_model_config {
+  uint32_t struct_size;
+  int32_t rotary_pairing;  /* SWIFTATTN_ROTARY_HALVES or NEIGHBOURS */
+  int64_t vocabulary, width, layers, heads, kv_heads;
+  int64_t head_dim;        /* 0: width / heads */
+  int64_t hidden;          /* of the feed-forward layers */
+  int64_t context;         /* positions trained on */
+  int64_t rotary_dim;      /* even; 0: head_dim */
+  double norm_eps;
+  const swiftattn_rotary_options *rotary; /* NULL: defaults. n, the length of the tables, is the context of the options */
+} swiftattn_model_config;
+
+#define SWIFTATTN_MODEL_WEIGHTS_STORED 0  /* float16, bfloat16 and quantised weights stay as they are */
+#define SWIFTATTN_MODEL_WEIGHTS_FLOAT32 1
+
+/* Options of a model; 0 stands for the default. */
+typedef struct swiftattn_model_options {
+  uint32_t struct_size;
+  int32_t weights;   /* SWIFTATTN_MODEL_WEIGHTS_* */
+  int64_t context;   /* tokens that a sequence may have; default: config.context */
+  int64_t sequences; /* that are continued side by side; default 1 */
+  int64_t window;    /* tokens that a token sees, itself included, older ones being forgotten: a sequence then has no end.
+                        Default: none, and a sequence ends with the context */
+} swiftattn_model_options;
+
+#define SWIFTATTN_MODEL_OPTIONS_INIT { sizeof(swiftattn_model_options), SWIFTATTN_MODEL_WEIGHTS_STORED, 0, 0, 0 }
+
+/* Opens a GGUF file of architecture llama or qwen2. A tensor that is missing, or of another shape than the metadata says, is
+ * an error that names it. Quantised weights are repacked and the file's pages given back: memory holds each once. */
+int32_t swiftattn_model_open(const char *path, const swiftattn_model_options *options, swiftattn_model **model);
+
+/* A model of copies of `count` tensors with Hugging Face's names: model.embed_tokens.weight, model.norm.weight, lm_head.weight
+ * (the embedding where it is missing), and for each layer n model.layers.n. with input_layernorm, post_attention_layernorm,
+ * self_attn.{q,k,v,o}_proj, mlp.{gate,up,down}_proj and .weight; .bias on q, k and v where there is one. float32, float16 or
+ * bfloat16; other names are ignored. */
+int32_t swiftattn_model_create(const swiftattn_model_config *config, const char *const *names, const swiftattn_tensor *tensors,
+                               int64_t count, const swiftattn_model_options *options, swiftattn_model **model);
+
+void swiftattn_model_close(swiftattn_model *model); /* NULL is allowed; no call may be using it */
+
+/* Sizes, without zeros for defaults and with rotary NULL; the context that a sequence may fill is *context. config, context,
+ * sequences and window may be NULL. */
+int32_t swiftattn_model_info(swiftattn_model *model, swiftattn_model_config *config, int64_t *context, int64_t *sequences,
+                             int64_t *window);
+
+/* Adds tokens ids (n,) int32 or int64, n >= 1, to a sequence. logits (vocabulary,) float32 or NULL: of what follows the last.
+ * Where the context has no room for them it is INVALID_ARGUMENT, and the sequence stays as it was. */
+int32_t swiftattn_model_prefill(swiftattn_model *model, int64_t sequence, const swiftattn_tensor *ids,
+                                const swiftattn_tensor *logits);
+
+/* Adds a token to each sequence: ids (sequences,), -1 leaves one out. logits (sequences, vocabulary) float32 or NULL; rows of
+ * sequences left out are 0. */
+int32_t swiftattn_model_step(swiftattn_model *model, const swiftattn_tensor *ids, const swiftattn_tensor *logits);
+
+/* Forgets all but the first `length` tokens of a sequence; with a window only 0 can be asked for. */
+int32_t swiftattn_model_truncate(swiftattn_model *model, int64_t sequence, int64_t length);
+
+/* out (sequences,) int64: tokens that each sequence has had. */
+int32_t swiftattn_model_lengths(swiftattn_model *model, const swiftattn_tensor *out);
+
+/* The rest is about a text by itself, ids (n,), n <= context; sequences are left alone. Outputs are float32 and contiguous. */
+
+/* logits (n, vocabulary): of what follows each token. */
+int32_t swiftattn_model_logits(swiftattn_model *model, const swiftattn_tensor *ids, const swiftattn_tensor *logits);
+
+/* out[i] = ln p(ids[i + 1] | ids[0..i]), (n - 1,), n >= 2; and exp of the mean of -out. */
+int32_t swiftattn_model_log_probabilities(swiftattn_model *model, const swiftattn_tensor *ids, const swiftattn_tensor *out);
+int32_t swiftattn_model_perplexity(swiftattn_model *model, const swiftattn_tensor *ids, double *perplexity);
+
+/* out (n, width): the normalised final state of each token. */
+int32_t swiftattn_model_embed(swiftattn_model *model, const swiftattn_tensor *ids, const swiftattn_tensor *out);
+
+/* attention (layers, heads, n, n): how much each token attends to each; states (layers + 1, n, width): the embedding, then the
+ * residual stream behind each layer. Either may be NULL; n <= 512. */
+int32_t swiftattn_model_trace(swiftattn_model *model, const swiftattn_tensor *ids, const swiftattn_tensor *attention,
+                              const swiftattn_tensor *states);
+
 #ifdef __cplusplus
 }
 #endif

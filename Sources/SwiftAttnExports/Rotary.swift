@@ -41,7 +41,7 @@ public func swiftattn_rotary_embedding_backward(
 
 private let rotaryOptionsV1 = MemoryLayout<swiftattn_rotary_options>.size
 
-private func rotaryOptions(_ pointer: UnsafePointer<swiftattn_rotary_options>?) throws(Failure) -> (Double, RotaryScaling) {
+func rotaryOptions(_ pointer: UnsafePointer<swiftattn_rotary_options>?) throws(Failure) -> (Double, RotaryScaling) {
     let c = try options(pointer, smallest: rotaryOptionsV1)
     guard c.reserved == 0 else { throw Failure(.invalidArgument, "reserved: expected 0, got \(c.reserved)") }
     guard c.no_truncate == 0 || c.no_truncate == 1 else {

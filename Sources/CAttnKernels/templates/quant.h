@@ -34,10 +34,10 @@ static void quantise(const float *x, int64_t k, int64_t step, char *operands, at
 
 /* ---- weights ---- */
 
-typedef unsigned char bytevec __attribute__((vector_size(VEC_BYTES / 4), aligned(1)));
+typedef unsigned char codevec __attribute__((vector_size(VEC_BYTES / 4), aligned(1)));
 typedef signed char signedvec __attribute__((vector_size(VEC_BYTES / 4), aligned(1)));
 WORD vec of_half(const char *at) { return v_from_f16(v_load_half((const uint16_t *)(const void *)at)); }
-WORD vec of_bytes(const char *at) { return __builtin_convertvector(*(const bytevec *)at, vec); }
+WORD vec of_bytes(const char *at) { return __builtin_convertvector(*(const codevec *)at, vec); }
 WORD vec of_signed(const char *at) { return __builtin_convertvector(*(const signedvec *)at, vec); }
 
 WORD ivec quad_at(const char *codes, int j) {

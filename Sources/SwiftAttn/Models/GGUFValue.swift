@@ -111,6 +111,22 @@ extension GGUFFile {
         }
     }
 
+    /// The numbers of an entry in out (count,): int64 for integers, or float64.
+    public func numbers(_ entry: GGUFEntry, into out: Tensor) throws(Failure) {
+        try out.checkedOutput("out").expect(shape: [entry.count], "out")
+        switch out.dtype {
+        case .int64:
+            for (i, number) in try integers(entry).enumerated() {
+                out.pointer(byOffset: i &* out.strides[0]).storeBytes(of: Int64(number), as: Int64.self)
+            }
+        case .float64:
+            for (i, number) in try numbers(entry).enumerated() {
+                out.pointer(byOffset: i &* out.strides[0]).storeBytes(of: number, as: Double.self)
+            }
+        default: throw .dtype("out: dtype is \(out.dtype), expected int64 or float64")
+        }
+    }
+
     /// The strings of an entry, one behind the other, and where each of them begins; the last offset is the end. UTF-8.
     public func strings(_ entry: GGUFEntry) throws(Failure) -> (text: [UInt8], offsets: [Int]) {
         guard entry.type == .string else { throw .argument("file: \(entry.key) is \(entry.typeName), expected strings") }

@@ -96,6 +96,15 @@ extension LlamaModel {
         return positions
     }
 
+    /// The same in out (sequences,) int64.
+    public func lengths(into out: Tensor) throws(Failure) {
+        guard out.dtype == .int64 else { throw .dtype("out: dtype is \(out.dtype), expected int64") }
+        try out.checkedOutput("out").expect(shape: [sequences], "out")
+        for (sequence, length) in lengths.enumerated() {
+            out.pointer(byOffset: sequence &* out.strides[0]).storeBytes(of: Int64(length), as: Int64.self)
+        }
+    }
+
     /// Adds tokens to a sequence. `logits` (vocabulary,) float32: of what follows the last one.
     public func prefill(_ sequence: Int, _ ids: [Int], logits: Tensor? = nil) throws(Failure) {
         try alone { () throws(Failure) in

@@ -531,3 +531,92 @@ transformer_forward = _computing(
     *(c_void_p, _TensorPointer, _TensorPointer),  # module, src, tgt
     *(_LayerCallPointer, _TensorPointer),  # call, out
 )
+# GGUF files
+
+gguf_open = _computing("gguf_open", c_char_p, POINTER(c_void_p))
+gguf_close = _declare("gguf_close", None, c_void_p)
+gguf_count = _computing("gguf_count", c_void_p, POINTER(c_int64), POINTER(c_int64))  # file, keys, tensors
+
+GGUF_FLOAT32 = 6
+GGUF_BOOL = 7
+GGUF_STRING = 8
+GGUF_ARRAY = 9
+GGUF_FLOAT64 = 12
+
+gguf_key = _computing(
+    "gguf_key",
+    *(c_void_p, c_int64),  # file, index
+    *(POINTER(c_char_p), POINTER(c_int32), POINTER(c_int32), POINTER(c_int64)),  # name, type, is_array, count
+)
+gguf_numbers = _computing("gguf_numbers", c_void_p, c_int64, _TensorPointer)  # file, index, out
+gguf_strings = _computing(
+    "gguf_strings",
+    *(c_void_p, c_int64),  # file, index
+    *(POINTER(c_void_p), POINTER(POINTER(c_int64))),  # text, offsets
+)
+gguf_tensor = _computing(
+    "gguf_tensor",
+    *(c_void_p, c_int64),  # file, index
+    *(POINTER(c_char_p), POINTER(c_int32), POINTER(c_int32), c_int64 * 4),  # name, format, ndim, shape
+)
+gguf_load = _computing("gguf_load", c_void_p, c_int64, _TensorPointer)  # file, index, out
+
+# Language models
+
+
+class ModelConfig(ctypes.Structure):
+    """swiftattn_model_config."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("rotary_pairing", c_int32),
+        ("vocabulary", c_int64),
+        ("width", c_int64),
+        ("layers", c_int64),
+        ("heads", c_int64),
+        ("kv_heads", c_int64),
+        ("head_dim", c_int64),
+        ("hidden", c_int64),
+        ("context", c_int64),
+        ("rotary_dim", c_int64),
+        ("norm_eps", c_double),
+        ("rotary", POINTER(RotaryOptions)),
+    ]
+
+
+MODEL_WEIGHTS = {"stored": 0, "float32": 1}
+
+
+class ModelOptions(ctypes.Structure):
+    """swiftattn_model_options."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("weights", c_int32),
+        ("context", c_int64),
+        ("sequences", c_int64),
+        ("window", c_int64),
+    ]
+
+
+model_open = _computing("model_open", c_char_p, POINTER(ModelOptions), POINTER(c_void_p))
+model_create = _computing(
+    "model_create",
+    *(POINTER(ModelConfig), POINTER(c_char_p), _TensorPointer, c_int64),  # config, names[count], tensors[count], count
+    *(POINTER(ModelOptions), POINTER(c_void_p)),  # options, model
+)
+model_close = _declare("model_close", None, c_void_p)
+model_info = _computing(
+    "model_info",
+    *(c_void_p, POINTER(ModelConfig)),  # model, config
+    *(POINTER(c_int64), POINTER(c_int64), POINTER(c_int64)),  # context, sequences, window
+)
+model_prefill = _computing("model_prefill", c_void_p, c_int64, _TensorPointer, _TensorPointer)  # model, sequence, ids, logits
+model_step = _computing("model_step", c_void_p, _TensorPointer, _TensorPointer)  # model, ids, logits
+model_truncate = _computing("model_truncate", c_void_p, c_int64, c_int64)  # model, sequence, length
+model_lengths = _computing("model_lengths", c_void_p, _TensorPointer)  # model, out
+model_logits = _computing("model_logits", c_void_p, _TensorPointer, _TensorPointer)  # model, ids, logits
+model_log_probabilities = _computing("model_log_probabilities", c_void_p, _TensorPointer, _TensorPointer)  # model, ids, out
+model_perplexity = _computing("model_perplexity", c_void_p, _TensorPointer, POINTER(c_double))  # model, ids, perplexity
+model_embed = _computing("model_embed", c_void_p, _TensorPointer, _TensorPointer)  # model, ids, out
+model_trace = _computing("model_trace", c_void_p, *(_TensorPointer,) * 3)  # model, ids, attention, states

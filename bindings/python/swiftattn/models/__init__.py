@@ -1,0 +1,53 @@
+"""Models on real weights: load(path) takes a GGUF file or a Hugging Face folder and returns a model that runs in the library."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from .gguf import GGUFFile
+
+__all__ = ["GGUFFile", "load"]
+
+# The module of a family has load(path, **options). Keys: "gguf" for a GGUF file, else the model_type of a folder's config.json.
+_FAMILIES = {
+    "gguf": "llama",
+    "llama": "llama",
+    "mistral": "llama",
+    "qwen2": "llama",
+}
+
+
+def load(path: str | os.PathLike, **options: Any) -> Any:
+    """The model in a GGUF file, or in a Hugging Face folder with config.json and safetensors files.
+
+    Args:
+        path: told apart by content: a file that begins with GGUF, or a folder whose config.json names a model_type.
+        options: of the model's own class: for decoders those of `swiftattn.models.llama.load`.
+
+    Raises ValueError for a path that is neither, and what the family's load raises.
+    """
+    place = Path(os.fspath(path))
+    return import_module(f".{_FAMILIES[_family(place)]}", __name__).load(place, **options)
+
+
+def _family(place: Path) -> str:
+    try:
+        if not place.is_dir():
+            with place.open("rb") as file:
+                if file.read(4) == b"GGUF":
+                    return "gguf"
+            raise ValueError(f"path: {place} is neither a GGUF file nor a folder with config.json")
+        config = json.loads((place / "config.json").read_bytes())
+    except OSError as error:
+        raise ValueError(f"path: {error.filename} cannot be read: {error.strerror}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"path: {place / 'config.json'} is not JSON: {error}") from None
+    family = config.get("model_type") if isinstance(config, dict) else None
+    if family not in _FAMILIES or family == "gguf":
+        known = ", ".join(sorted(_FAMILIES.keys() - {"gguf"}))
+        raise ValueError(f"path: {place / 'config.json'} has model_type {family!r}, expected one of {known}")
+    return family
