@@ -907,6 +907,90 @@ int32_t swiftattn_model_embed(swiftattn_model *model, const swiftattn_tensor *id
  * residual stream behind each layer. Either may be NULL; n <= 512. */
 int32_t swiftattn_model_trace(swiftattn_model *model, const swiftattn_tensor *ids, const swiftattn_tensor *attention,
                               const swiftattn_tensor *states);
+/* ---- Additive attention ------------------------------------------------------------------------------------ */
+
+/* score[i,j] = v_score . tanh(query[i] . w_query^T + key[j] . w_key^T) + attn_mask[i,j] where key j is visible;
+ * P = softmax(score) over the visible keys; out = P . value. No (Tq, Tk, H) tensor is stored.
+ *   query (..., Tq, Dq)   key (..., Tk, Dk)   value (..., Tk, Dv)   out (..., Tq, Dv)     leading dims broadcast
+ *   w_query (H, Dq)   w_key (H, Dk)   v_score (H,)     all of one floating dtype
+ *   attn_mask bool (true = visible) or float of that dtype or float32 (added; -inf and NaN hide), broadcast to
+ *   (..., Tq, Tk), or NULL
+ *   weights (..., Tq, Tk) or NULL: P, float32 (float64 for float64) or the dtype of query
+ * float16 and bfloat16 are computed in float32 and rounded once. A row that sees no key: out 0, weights 0. What a hidden
+ * key or its value holds does not matter. Source: Bahdanau et al. 2015. */
+int32_t swiftattn_additive_attention(
+    const swiftattn_tensor *query, const swiftattn_tensor *key, const swiftattn_tensor *value,
+    const swiftattn_tensor *w_query, const swiftattn_tensor *w_key, const swiftattn_tensor *v_score,
+    const swiftattn_tensor *attn_mask, const swiftattn_tensor *out, const swiftattn_tensor *weights);
+
+/* Gradients of all inputs but the mask, each as its input, or NULL where it is not wanted. query, key and value have the
+ * same leading dims; grad_out as out. The weights are computed again; memory beyond the gradients is that of (..., Tq, Tk)
+ * and of the projections. Hidden keys get no gradient, whatever they hold. */
+int32_t swiftattn_additive_attention_backward(
+    const swiftattn_tensor *grad_out, const swiftattn_tensor *query, const swiftattn_tensor *key,
+    const swiftattn_tensor *value, const swiftattn_tensor *w_query, const swiftattn_tensor *w_key,
+    const swiftattn_tensor *v_score, const swiftattn_tensor *attn_mask, const swiftattn_tensor *dquery,
+    const swiftattn_tensor *dkey, const swiftattn_tensor *dvalue, const swiftattn_tensor *dw_query,
+    const swiftattn_tensor *dw_key, const swiftattn_tensor *dv_score);
+
+/* ---- Dropout ----------------------------------------------------------------------------------------------- */
+
+/* out[i] = x[i] / (1 - p), or 0 where element i, counted in row-major order, is dropped: where word i & 3 of Philox4x32-10,
+ * key (low, high 32 bits of seed), counter (low, high of i >> 2, low, high of draw), is below floor(p * 2^32).
+ * x, out any shape, of one floating dtype; out may be x. 0 <= p < 1. Calls that differ in draw drop independently. */
+int32_t swiftattn_dropout(const swiftattn_tensor *x, double p, uint64_t seed, uint64_t draw, const swiftattn_tensor *out);
+
+/* dx from grad_out under the same p, seed and draw: the same function. dx may be grad_out. */
+int32_t swiftattn_dropout_backward(const swiftattn_tensor *grad_out, double p, uint64_t seed, uint64_t draw,
+                                   const swiftattn_tensor *dx);
+
+/* ---- Gradients --------------------------------------------------------------------------------------------- */
+
+/* Below, grad_out is the gradient of the forward function's out and has its shape and dtype; a gradient dname has the shape
+ * and dtype of name. Sums over rows run in an order that depends on the number of rows alone: 64 rows one after the
+ * other, and the sums of these in a binary tree. The gradient of matmul is two of them: da = grad_out . b^T, db = a^T .
+ * grad_out. Those of the other functions stand beside them. */
+
+/* With z = x . weight^T + bias and g = grad_out * activation'(z): dx = g . weight, dweight = g^T . x, dbias = sum of g over
+ * the rows. The residual's gradient is grad_out. Shapes as in swiftattn_linear; bias may be NULL. Only with an activation,
+ * z is read from pre_activation (..., N), or computed again where that is NULL. dx, dweight and dbias may be NULL. */
+int32_t swiftattn_linear_backward(const swiftattn_tensor *grad_out, const swiftattn_tensor *x,
+                                  const swiftattn_tensor *weight, const swiftattn_tensor *bias,
+                                  const swiftattn_tensor *pre_activation, const swiftattn_linear_options *options,
+                                  const swiftattn_tensor *dx, const swiftattn_tensor *dweight, const swiftattn_tensor *dbias);
+
+/* dx = y * (grad_out - sum y * grad_out) along axis, y what softmax returned. dx may be y or grad_out. */
+int32_t swiftattn_softmax_backward(const swiftattn_tensor *grad_out, const swiftattn_tensor *y, int64_t axis,
+                                   const swiftattn_tensor *dx);
+
+/* With h = (x - mean) / sqrt(var + eps) and w = grad_out * weight: dx = (w - mean(w) - h mean(w h)) / sqrt(var + eps);
+ * dweight = sum of grad_out * h and dbias = sum of grad_out over the rows. dx may be x or grad_out; dweight and dbias (N,)
+ * have x's dtype, or float32 where that is float16 or bfloat16. Each of the three may be NULL, as may weight. */
+int32_t swiftattn_layer_norm_backward(const swiftattn_tensor *grad_out, const swiftattn_tensor *x,
+                                      const swiftattn_tensor *weight, double eps, const swiftattn_tensor *dx,
+                                      const swiftattn_tensor *dweight, const swiftattn_tensor *dbias);
+
+/* The same with a mean of 0, which is not subtracted, and without a bias. */
+int32_t swiftattn_rms_norm_backward(const swiftattn_tensor *grad_out, const swiftattn_tensor *x,
+                                    const swiftattn_tensor *weight, double eps, const swiftattn_tensor *dx,
+                                    const swiftattn_tensor *dweight);
+
+/* dx = grad_out * f'(x), with relu' 0 at 0. dx may be an input. */
+int32_t swiftattn_relu_backward(const swiftattn_tensor *grad_out, const swiftattn_tensor *x, const swiftattn_tensor *dx);
+int32_t swiftattn_gelu_backward(const swiftattn_tensor *grad_out, const swiftattn_tensor *x, int32_t approximate,
+                                const swiftattn_tensor *dx);
+int32_t swiftattn_silu_backward(const swiftattn_tensor *grad_out, const swiftattn_tensor *x, const swiftattn_tensor *dx);
+
+/* dgate = grad_out * up * f'(gate), dup = grad_out * f(gate), f silu or gelu. Outputs may be inputs; one may be NULL. */
+int32_t swiftattn_swiglu_backward(const swiftattn_tensor *grad_out, const swiftattn_tensor *gate, const swiftattn_tensor *up,
+                                  const swiftattn_tensor *dgate, const swiftattn_tensor *dup);
+int32_t swiftattn_geglu_backward(const swiftattn_tensor *grad_out, const swiftattn_tensor *gate, const swiftattn_tensor *up,
+                                 int32_t approximate, const swiftattn_tensor *dgate, const swiftattn_tensor *dup);
+
+/* dtable[v, :] = sum of grad_out[i, :] over the i with ids[i] = v, in the order of i, 64 at a time and their sums; 0 for
+ * rows that no id names. grad_out (..., N), ids (...) as in swiftattn_embedding, dtable (V, N). */
+int32_t swiftattn_embedding_backward(const swiftattn_tensor *grad_out, const swiftattn_tensor *ids,
+                                     const swiftattn_tensor *dtable);
 
 #ifdef __cplusplus
 }

@@ -106,6 +106,52 @@ void attn_loss_row(const attn_loss *loss, const void *x, int64_t target, void *g
   attn_kernels_for(loss->shape.dtype)->loss_row(loss, x, target, grad, scratch, result);
 }
 
+void attn_softmax_gradient(attn_dtype dtype, int64_t n, const void *y, const void *grad, void *dx) {
+  attn_kernels_for(dtype)->softmax_gradient(n, y, grad, dx);
+}
+
+void attn_norm_gradient(const attn_norm *norm, const void *x, const void *grad, void *dx, void *weights, void *biases) {
+  attn_kernels_for(norm->shape.dtype)->norm_gradient(norm, x, grad, dx, weights, biases);
+}
+
+void attn_activation_gradient_row(const attn_activation_gradient *problem) {
+  attn_kernels_for(problem->dtype)->activation_gradient(problem);
+}
+
+void attn_add_rows(attn_dtype dtype, int64_t n, const void *x, int64_t step, int64_t column, const int64_t *rows,
+                   int64_t count, void *sums) {
+  attn_kernels_for(dtype)->add_rows(dtype, n, x, step, column, rows, count, sums);
+}
+
+void attn_dropout_row(const attn_dropout *drop, int64_t first, int64_t n, const void *x, int64_t x_column, void *out,
+                      int64_t out_column) {
+  attn_kernels_for(drop->dtype)->dropout_row(drop, first, n, x, x_column, out, out_column);
+}
+
+void attn_additive_prepare(attn_dtype dtype, int64_t hidden, int64_t padded, void *sums, void *exps, void *largest) {
+  attn_kernels_for(dtype)->additive_prepare(hidden, padded, sums, exps, largest);
+}
+
+void attn_additive_scores(const attn_additive *problem, int64_t query, const void *mask, int64_t mask_column, void *scores) {
+  attn_kernels_for(problem->dtype)->additive_scores(problem, query, mask, mask_column, scores);
+}
+
+void attn_additive_values(attn_dtype dtype, int64_t keys, int64_t columns, const void *scores, const void *weights,
+                          const void *values, int64_t step, void *out) {
+  attn_kernels_for(dtype)->additive_values(keys, columns, scores, weights, values, step, out);
+}
+
+void attn_additive_gradient(const attn_additive *problem, const attn_additive_rows *own, int64_t row,
+                            const attn_additive_rows *other, int64_t count, const void *grads, int64_t grad_step,
+                            void *sums, void *shares) {
+  attn_kernels_for(problem->dtype)->additive_gradient(problem, own, row, other, count, grads, grad_step, sums, shares);
+}
+
+void attn_additive_score_gradients(attn_dtype dtype, int64_t keys, int64_t columns, const void *scores, const void *weights,
+                                   const void *grad, const void *values, int64_t step, void *grads) {
+  attn_kernels_for(dtype)->additive_score_gradients(keys, columns, scores, weights, grad, values, step, grads);
+}
+
 static const char *table_row(const attn_gather *g, const char *id) {
   int32_t narrow;
   int64_t number;

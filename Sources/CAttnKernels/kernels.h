@@ -74,6 +74,25 @@ typedef struct attn_kernels {
   void (*rotary_row)(const attn_rotary *rotary, const void *x, const void *cosines, const void *sines, void *out);
   void (*exp_sum_row)(const attn_rows *shape, const void *x, void *scratch, attn_exp_sum *result);
   void (*loss_row)(const attn_loss *loss, const void *x, int64_t target, void *grad, void *scratch, double *result);
+
+  /* Gradients: attn_softmax_gradient and the functions after it, and additive attention. */
+  void (*softmax_gradient)(int64_t n, const void *y, const void *grad, void *dx);
+  void (*norm_gradient)(const attn_norm *norm, const void *x, const void *grad, void *dx, void *weights, void *biases);
+  void (*activation_gradient)(const attn_activation_gradient *problem);
+  void (*add_rows)(attn_dtype dtype, int64_t n, const void *x, int64_t step, int64_t column, const int64_t *rows,
+                   int64_t count, void *sums);
+  void (*dropout_row)(const attn_dropout *drop, int64_t first, int64_t n, const void *x, int64_t x_column, void *out,
+                      int64_t out_column);
+  void (*additive_prepare)(int64_t hidden, int64_t padded, void *sums, void *exps, void *largest);
+  void (*additive_scores)(const attn_additive *problem, int64_t query, const void *mask, int64_t mask_column, void *scores);
+  void (*additive_values)(int64_t keys, int64_t columns, const void *scores, const void *weights, const void *values,
+                          int64_t step, void *out);
+  void (*additive_gradient)(const attn_additive *problem, const attn_additive_rows *own, int64_t row,
+                            const attn_additive_rows *other, int64_t count, const void *grads, int64_t grad_step,
+                            void *sums, void *shares);
+  void (*additive_score_gradients)(int64_t keys, int64_t columns, const void *scores, const void *weights,
+                                   const void *grad, const void *values, int64_t step, void *grads);
+
   void (*load_row)(attn_dtype dtype, const void *x, int64_t stride, int64_t count, void *reals);
   void (*store_row)(attn_dtype dtype, const void *reals, int64_t count, void *out, int64_t stride);
 } attn_kernels;

@@ -56,7 +56,7 @@ public func swiftattn_linear_packed(
     }
 }
 
-private func linearOptions(_ pointer: UnsafePointer<swiftattn_linear_options>?) throws(Failure) -> (Activation, Precision) {
+func linearOptions(_ pointer: UnsafePointer<swiftattn_linear_options>?) throws(Failure) -> (Activation, Precision) {
     let c = try options(pointer, smallest: MemoryLayout<swiftattn_linear_options>.size)
     return (try enumeration(c.activation, "activation", "SWIFTATTN_ACTIVATION_*"),
             try enumeration(c.precision, "precision", precisions))

@@ -8,7 +8,10 @@ from swiftattn import _ffi
 from swiftattn._ffi import Tensor
 from swiftattn._tensor import borrow
 
-OUTPUTS = ("out", "lse", "weights", "out_cos", "out_sin", "dq", "dk", "dv", "dbias", "dsinks")
+OUTPUTS = (
+    *("out", "lse", "weights", "out_cos", "out_sin"),
+    *"dq dk dv dbias dsinks dx dweight dgate dup dtable dquery dkey dvalue dw_query dw_key dv_score".split(),
+)
 PATTERN = 0x5A
 
 
@@ -87,6 +90,24 @@ def overlapping():
     yield "sample", {**CALLS["sample"], "logits": at(0, 1, 1, 5), "out": at(4, 2).view(np.int64).reshape(1, 1)}
     yield "cross_entropy", {**CALLS["cross_entropy"], "logits": at(0, 2, 3, 5), "out": at(7, 1).reshape(())}
     yield "cross_entropy_backward", {**CALLS["cross_entropy_backward"], "logits": at(0, 2, 3, 5), "out": at(1, 2, 3, 5)}
+    for name, first, second in (
+        ("additive_attention", "query", "out"),
+        ("additive_attention", "out", "weights"),
+        ("additive_attention_backward", "grad_out", "dkey"),
+        ("additive_attention_backward", "dw_key", "dw_query"),
+        ("dropout", "x", "out"),
+        ("linear_backward", "x", "dx"),
+        ("linear_backward", "dbias", "dweight"),
+        ("softmax_backward", "y", "dx"),
+        ("layer_norm_backward", "x", "dx"),
+        ("layer_norm_backward", "dweight", "dbias"),
+        ("rms_norm_backward", "grad_out", "dweight"),
+        ("gelu_backward", "grad_out", "dx"),
+        ("swiglu_backward", "dgate", "dup"),
+        ("embedding_backward", "grad_out", "dtable"),
+    ):
+        shapes = CALLS[name][first].shape, CALLS[name][second].shape
+        yield name, {**CALLS[name], first: at(0, *shapes[0]), second: at(1, *shapes[1])}
     rotary = CALLS["rotary_embedding"]
     yield "rotary_tables", {**CALLS["rotary_tables"], "out_cos": at(0, 5, 2), "out_sin": at(9, 5, 2)}
     yield "rotary_embedding", {**rotary, "x": at(0, 2, 3, 6), "out": at(1, 2, 3, 6)}

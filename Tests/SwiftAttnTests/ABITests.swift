@@ -74,6 +74,20 @@ private func same<F>(_ declared: F, _ exported: F) {}
         same(CSwiftAttn.swiftattn_model_perplexity, SwiftAttnExports.swiftattn_model_perplexity)
         same(CSwiftAttn.swiftattn_model_embed, SwiftAttnExports.swiftattn_model_embed)
         same(CSwiftAttn.swiftattn_model_trace, SwiftAttnExports.swiftattn_model_trace)
+        same(CSwiftAttn.swiftattn_additive_attention, SwiftAttnExports.swiftattn_additive_attention)
+        same(CSwiftAttn.swiftattn_additive_attention_backward, SwiftAttnExports.swiftattn_additive_attention_backward)
+        same(CSwiftAttn.swiftattn_dropout, SwiftAttnExports.swiftattn_dropout)
+        same(CSwiftAttn.swiftattn_dropout_backward, SwiftAttnExports.swiftattn_dropout_backward)
+        same(CSwiftAttn.swiftattn_linear_backward, SwiftAttnExports.swiftattn_linear_backward)
+        same(CSwiftAttn.swiftattn_softmax_backward, SwiftAttnExports.swiftattn_softmax_backward)
+        same(CSwiftAttn.swiftattn_layer_norm_backward, SwiftAttnExports.swiftattn_layer_norm_backward)
+        same(CSwiftAttn.swiftattn_rms_norm_backward, SwiftAttnExports.swiftattn_rms_norm_backward)
+        same(CSwiftAttn.swiftattn_relu_backward, SwiftAttnExports.swiftattn_relu_backward)
+        same(CSwiftAttn.swiftattn_gelu_backward, SwiftAttnExports.swiftattn_gelu_backward)
+        same(CSwiftAttn.swiftattn_silu_backward, SwiftAttnExports.swiftattn_silu_backward)
+        same(CSwiftAttn.swiftattn_swiglu_backward, SwiftAttnExports.swiftattn_swiglu_backward)
+        same(CSwiftAttn.swiftattn_geglu_backward, SwiftAttnExports.swiftattn_geglu_backward)
+        same(CSwiftAttn.swiftattn_embedding_backward, SwiftAttnExports.swiftattn_embedding_backward)
     }
 
     @Test func blocksHaveTheTypesOfTheHeader() {

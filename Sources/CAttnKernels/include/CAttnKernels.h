@@ -274,6 +274,74 @@ typedef struct attn_loss {
 /* The loss, and its gradient * scale unless grad is NULL; grad may be x. scratch as above, for x and grad. */
 void attn_loss_row(const attn_loss *loss, const void *x, int64_t target, void *grad, void *scratch, double *result);
 
+/* ---- gradients of rows ---- */
+
+/* Below, reals are in the computing type of `dtype` (norm->shape.dtype) and contiguous. */
+
+/* dx = y (g - sum y g) for softmax's y; dx may be y or grad. */
+void attn_softmax_gradient(attn_dtype dtype, int64_t n, const void *y, const void *grad, void *dx);
+
+/* The norm's dx, which may be x or grad, and what the row adds to the gradients of weight and bias; each may be NULL. */
+void attn_norm_gradient(const attn_norm *norm, const void *x, const void *grad, void *dx, void *weights, void *biases);
+
+/* Elements of a row, `column` apart; data NULL: there are none. */
+typedef struct attn_operand { void *data; int64_t column; } attn_operand;
+
+/* dx = grad * activation'(x) (* up), dup = grad * activation(x). Outputs may be inputs, element by element. */
+typedef struct attn_activation_gradient {
+  attn_dtype dtype;
+  attn_activation activation;
+  int64_t columns;
+  attn_operand x, up, grad, dx, dup; /* up, dx and dup may be missing */
+} attn_activation_gradient;
+void attn_activation_gradient_row(const attn_activation_gradient *problem);
+
+/* sums[j] += x[rows[0]][j] + ... + x[rows[count - 1]][j] in this order; rows lie `step` bytes apart, NULL stands for 0, 1, ... */
+void attn_add_rows(attn_dtype dtype, int64_t n, const void *x, int64_t step, int64_t column, const int64_t *rows,
+                   int64_t count, void *sums);
+
+typedef struct attn_dropout {
+  attn_dtype dtype;
+  uint32_t threshold; /* words below it drop their element */
+  double scale;       /* of those that are kept */
+  uint64_t seed, draw;
+} attn_dropout;
+
+/* Elements first, first + 1, ... of the tensor; out may be x. */
+void attn_dropout_row(const attn_dropout *drop, int64_t first, int64_t n, const void *x, int64_t x_column, void *out,
+                      int64_t out_column);
+
+/* ---- additive attention ---- */
+
+/* Rows hold a multiple of so many reals, 0 behind the last. */
+#define ATTN_ADDITIVE_BLOCK 32
+
+/* Projected queries or keys: [rows][padded] sums, e^(2 sums), and [rows] the largest |sum|. */
+typedef struct attn_additive_rows { void *sums, *exps, *largest; } attn_additive_rows;
+
+typedef struct attn_additive {
+  attn_dtype dtype, mask_dtype;
+  int64_t keys, padded;
+  const void *v; /* [padded], 0 behind the last */
+  attn_additive_rows q, k;
+} attn_additive;
+
+/* Pads `sums` and fills exps and largest. */
+void attn_additive_prepare(attn_dtype dtype, int64_t hidden, int64_t padded, void *sums, void *exps, void *largest);
+/* scores[j] = sum_h v[h] tanh(q[query][h] + k[j][h]) + mask[j]; -inf where the mask hides key j. mask may be NULL. */
+void attn_additive_scores(const attn_additive *problem, int64_t query, const void *mask, int64_t mask_column, void *scores);
+/* out[d] = sum over visible keys of weights[j] values[j][d]; values `step` reals apart. */
+void attn_additive_values(attn_dtype dtype, int64_t keys, int64_t columns, const void *scores, const void *weights,
+                          const void *values, int64_t step, void *out);
+/* For a row of `own` and `count` rows of `other`, with gradients grads[j * grad_step] of their scores: sums[h] = v[h]
+ * sum_j grads[j] (1 - t^2), shares[h] = sum_j grads[j] t, or shares NULL. Both padded. */
+void attn_additive_gradient(const attn_additive *problem, const attn_additive_rows *own, int64_t row,
+                            const attn_additive_rows *other, int64_t count, const void *grads, int64_t grad_step,
+                            void *sums, void *shares);
+/* Gradients of the scores through softmax: weights[j] (grad . values[j] - mean), 0 for hidden keys. */
+void attn_additive_score_gradients(attn_dtype dtype, int64_t keys, int64_t columns, const void *scores, const void *weights,
+                                   const void *grad, const void *values, int64_t step, void *grads);
+
 /* Rows of a table by number; steps between ids, rows of the table, of out and of added count bytes. */
 typedef struct attn_gather {
   attn_rows shape; /* x: of the table */

@@ -24,6 +24,10 @@
 #include "activations.h"
 #include "rotary.h"
 #include "loss.h"
+#include "row_gradients.h"
+#include "activation_gradients.h"
+#include "dropout.h"
+#include "additive.h"
 #include "gemm.h"
 
 #define TABLE_NAME_(isa, real_name) attn_kernels_##isa##_##real_name
@@ -70,6 +74,16 @@ const attn_kernels TABLE_NAME(ISA, REAL_NAME) = {
   .rotary_row = rotary_row,
   .exp_sum_row = exp_sum_row,
   .loss_row = loss_row,
+  .softmax_gradient = softmax_gradient,
+  .norm_gradient = norm_gradient,
+  .activation_gradient = activation_gradient,
+  .add_rows = add_rows,
+  .dropout_row = dropout_row,
+  .additive_prepare = additive_prepare,
+  .additive_scores = additive_scores,
+  .additive_values = additive_values,
+  .additive_gradient = additive_gradient,
+  .additive_score_gradients = additive_score_gradients,
   .load_row = load_row,
   .store_row = store_row,
 };

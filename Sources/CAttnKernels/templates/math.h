@@ -40,9 +40,13 @@ WORD vec v_tanh(vec x) {
 /* Beyond it e^(-x^2 / 2) is 0, and every power of two before it can be made: x^2 LOG2E / 2 = -EXPONENT_LOWEST. */
 #define GELU_END (EXPONENT_LOWEST < -127.0f ? 14.894f : 13.27f)
 
-/* gelu(x) = max(x, 0) - |x| Phi(-|x|), which cancels nowhere. Phi(-a) = e^(-a^2 / 2) erfcx(a / sqrt 2) / 2, its second
- * part t P(t) with t = 1 / (1 + 0.3465 a), relative error of P below 3e-8. */
-WORD vec v_gelu(vec x) {
+/* Phi(-a) = e^(-a^2 / 2) erfcx(a / sqrt 2) / 2 for a = |x|, its second part t P(t) with t = 1 / (1 + 0.3465 a), relative
+ * error of P below 3e-8. */
+typedef struct normal_tail {
+  vec a, power, t, p; /* |x|, e^(-a^2 / 2), t, P(t) */
+} normal_tail;
+
+WORD normal_tail v_normal_tail(vec x) {
   static const float p[] = { 1.38213143e-1f, 1.38561890e-1f, 1.18040025e-1f, 1.09845266e-1f, -3.31505537e-2f,
                              1.78851426e-1f, -2.66732901e-1f, 1.45003796e-1f, -2.86320914e-2f };
   const vec a = v_min(v_set1(GELU_END), v_abs(x));
@@ -50,10 +54,23 @@ WORD vec v_gelu(vec x) {
   /* e^(-a^2 / 2) = 2^n 2^r, the range already in order */
   const vec z = a * a, n = v_round(z * -HALF_LOG2E);
   const vec power = v_ldexp(v_exp2_fraction(v_fma(z, v_set1(-HALF_LOG2E), -n)), n);
-  return v_max((vec){0}, x) - polynomial(p, 9, t) * power * (a * t);
+  return (normal_tail){ a, power, t, polynomial(p, 9, t) };
 }
 
-/* The same with shorter polynomials, relative error below 1e-5: enough for the 8 bits of a bfloat16. */
+/* gelu(x) = max(x, 0) - |x| Phi(-|x|), which cancels nowhere. */
+WORD vec v_gelu(vec x) {
+  const normal_tail n = v_normal_tail(x);
+  return v_max((vec){0}, x) - n.p * n.power * (n.a * n.t);
+}
+
+/* Its slope Phi(x) + x phi(x). */
+WORD vec v_gelu_slope(vec x) {
+  const normal_tail n = v_normal_tail(x);
+  const vec far = n.p * n.power * n.t;
+  return v_select(x < (vec){0}, far, 1.0f - far) + v_sign_of(n.a, x) * (n.power * 0.39894228f);
+}
+
+/* gelu with shorter polynomials, relative error below 1e-5: enough for the 8 bits of a bfloat16. */
 WORD vec v_gelu_short(vec x) {
   static const float p[] = { 1.23623826e-1f, 1.19943775e-1f, 1.34424299e-1f, 1.30125191e-2f, 1.83429539e-1f,
                              -7.44361356e-2f };
@@ -76,5 +93,8 @@ WORD vec v_exp(vec x) { EACH_LANE(exp(x[i])); }
 WORD vec v_tanh(vec x) { EACH_LANE(tanh(x[i])); }
 WORD vec v_gelu(vec x) { EACH_LANE(0.5 * x[i] * erfc(-0.7071067811865476 * x[i])); }
 #define v_gelu_short v_gelu
+WORD vec v_gelu_slope(vec x) {
+  EACH_LANE(0.5 * erfc(-0.7071067811865476 * x[i]) + (fabs(x[i]) < 40 ? x[i] * exp(-0.5 * x[i] * x[i]) : 0) * 0.3989422804014327);
+}
 
 #endif

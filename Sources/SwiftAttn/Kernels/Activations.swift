@@ -9,7 +9,7 @@ public enum GELU: Int32, Sendable {
     /// x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3)))
     case tanh = 1
 
-    fileprivate var kernel: attn_activation { self == .exact ? ATTN_GELU : ATTN_GELU_TANH }
+    var kernel: attn_activation { self == .exact ? ATTN_GELU : ATTN_GELU_TANH }
 }
 
 /// out = max(x, 0), NaN stays NaN; out as x, and may be x itself.

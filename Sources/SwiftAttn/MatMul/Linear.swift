@@ -59,7 +59,7 @@ private func run(_ x: Tensor, _ weight: Tensor, _ packed: PackedWeight?, _ bias:
 
 /// How the leading dims of equally shaped tensors are read as rows of matrices: the trailing ones of them that every
 /// tensor steps through evenly make one row index, the rest remain a batch.
-private struct Rows {
+struct Rows {
     let leading: [Int]
     private let batchDims: [Int]
     private let rowDim: Int?

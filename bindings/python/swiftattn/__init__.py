@@ -2,10 +2,24 @@
 
 from . import nn
 from .activations import geglu, gelu, relu, silu, swiglu
+from .additive import additive_attention, additive_attention_backward
 from .attention import attention_paged, attention_varlen, merge_attention_states, scaled_dot_product_attention
 from .attention_backward import attention_varlen_backward, scaled_dot_product_attention_backward
 from .caches import KVCache
+from .dropout import dropout, dropout_backward
 from .embeddings import alibi_slopes, embedding, sinusoidal_positions
+from .gradients import (
+    embedding_backward,
+    geglu_backward,
+    gelu_backward,
+    layer_norm_backward,
+    linear_backward,
+    relu_backward,
+    rms_norm_backward,
+    silu_backward,
+    softmax_backward,
+    swiglu_backward,
+)
 from .loss import cross_entropy, cross_entropy_backward
 from .products import PackedWeight, linear, matmul
 from .rotary import rotary_embedding, rotary_embedding_backward, rotary_tables
@@ -18,6 +32,8 @@ __version__ = "0.1.0"
 __all__ = [
     "KVCache",
     "PackedWeight",
+    "additive_attention",
+    "additive_attention_backward",
     "alibi_slopes",
     "attention_paged",
     "attention_varlen",
@@ -25,17 +41,26 @@ __all__ = [
     "cpu_info",
     "cross_entropy",
     "cross_entropy_backward",
+    "dropout",
+    "dropout_backward",
     "embedding",
+    "embedding_backward",
     "geglu",
+    "geglu_backward",
     "gelu",
+    "gelu_backward",
     "get_num_threads",
     "layer_norm",
+    "layer_norm_backward",
     "linear",
+    "linear_backward",
     "matmul",
     "merge_attention_states",
     "nn",
     "relu",
+    "relu_backward",
     "rms_norm",
+    "rms_norm_backward",
     "rotary_embedding",
     "rotary_embedding_backward",
     "rotary_tables",
@@ -45,7 +70,10 @@ __all__ = [
     "scaled_dot_product_attention_backward",
     "set_num_threads",
     "silu",
+    "silu_backward",
     "sinusoidal_positions",
     "softmax",
+    "softmax_backward",
     "swiglu",
+    "swiglu_backward",
 ]

@@ -611,12 +611,74 @@ model_info = _computing(
     *(c_void_p, POINTER(ModelConfig)),  # model, config
     *(POINTER(c_int64), POINTER(c_int64), POINTER(c_int64)),  # context, sequences, window
 )
-model_prefill = _computing("model_prefill", c_void_p, c_int64, _TensorPointer, _TensorPointer)  # model, sequence, ids, logits
+model_prefill = _computing(
+    "model_prefill", c_void_p, c_int64, _TensorPointer, _TensorPointer
+)  # model, sequence, ids, logits
 model_step = _computing("model_step", c_void_p, _TensorPointer, _TensorPointer)  # model, ids, logits
 model_truncate = _computing("model_truncate", c_void_p, c_int64, c_int64)  # model, sequence, length
 model_lengths = _computing("model_lengths", c_void_p, _TensorPointer)  # model, out
 model_logits = _computing("model_logits", c_void_p, _TensorPointer, _TensorPointer)  # model, ids, logits
-model_log_probabilities = _computing("model_log_probabilities", c_void_p, _TensorPointer, _TensorPointer)  # model, ids, out
+model_log_probabilities = _computing(
+    "model_log_probabilities", c_void_p, _TensorPointer, _TensorPointer
+)  # model, ids, out
 model_perplexity = _computing("model_perplexity", c_void_p, _TensorPointer, POINTER(c_double))  # model, ids, perplexity
 model_embed = _computing("model_embed", c_void_p, _TensorPointer, _TensorPointer)  # model, ids, out
 model_trace = _computing("model_trace", c_void_p, *(_TensorPointer,) * 3)  # model, ids, attention, states
+
+# Additive attention
+
+additive_attention = _computing(
+    "additive_attention",
+    *(_TensorPointer, _TensorPointer, _TensorPointer),  # query, key, value
+    *(_TensorPointer, _TensorPointer, _TensorPointer),  # w_query, w_key, v_score
+    *(_TensorPointer, _TensorPointer, _TensorPointer),  # attn_mask, out, weights
+)
+additive_attention_backward = _computing(
+    "additive_attention_backward",
+    _TensorPointer,  # grad_out
+    *(_TensorPointer, _TensorPointer, _TensorPointer),  # query, key, value
+    *(_TensorPointer, _TensorPointer, _TensorPointer),  # w_query, w_key, v_score
+    _TensorPointer,  # attn_mask
+    *(_TensorPointer, _TensorPointer, _TensorPointer),  # dquery, dkey, dvalue
+    *(_TensorPointer, _TensorPointer, _TensorPointer),  # dw_query, dw_key, dv_score
+)
+
+# Dropout
+
+dropout = _computing("dropout", _TensorPointer, c_double, c_uint64, c_uint64, _TensorPointer)
+dropout_backward = _computing("dropout_backward", _TensorPointer, c_double, c_uint64, c_uint64, _TensorPointer)
+
+# Gradients
+
+linear_backward = _computing(
+    "linear_backward",
+    *(_TensorPointer, _TensorPointer, _TensorPointer),  # grad_out, x, weight
+    *(_TensorPointer, _TensorPointer),  # bias, pre_activation
+    POINTER(LinearOptions),
+    *(_TensorPointer, _TensorPointer, _TensorPointer),  # dx, dweight, dbias
+)
+softmax_backward = _computing("softmax_backward", _TensorPointer, _TensorPointer, c_int64, _TensorPointer)
+layer_norm_backward = _computing(
+    "layer_norm_backward",
+    *(_TensorPointer, _TensorPointer, _TensorPointer, c_double),  # grad_out, x, weight, eps
+    *(_TensorPointer, _TensorPointer, _TensorPointer),  # dx, dweight, dbias
+)
+rms_norm_backward = _computing(
+    "rms_norm_backward",
+    *(_TensorPointer, _TensorPointer, _TensorPointer, c_double),  # grad_out, x, weight, eps
+    *(_TensorPointer, _TensorPointer),  # dx, dweight
+)
+relu_backward = _computing("relu_backward", _TensorPointer, _TensorPointer, _TensorPointer)
+gelu_backward = _computing("gelu_backward", _TensorPointer, _TensorPointer, c_int32, _TensorPointer)
+silu_backward = _computing("silu_backward", _TensorPointer, _TensorPointer, _TensorPointer)
+swiglu_backward = _computing(
+    "swiglu_backward",
+    *(_TensorPointer, _TensorPointer, _TensorPointer),  # grad_out, gate, up
+    *(_TensorPointer, _TensorPointer),  # dgate, dup
+)
+geglu_backward = _computing(
+    "geglu_backward",
+    *(_TensorPointer, _TensorPointer, _TensorPointer, c_int32),  # grad_out, gate, up, approximate
+    *(_TensorPointer, _TensorPointer),  # dgate, dup
+)
+embedding_backward = _computing("embedding_backward", _TensorPointer, _TensorPointer, _TensorPointer)

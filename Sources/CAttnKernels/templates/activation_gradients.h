@@ -1,0 +1,88 @@
+/* Slopes of the activations, and gradients through them with or without a gate. */
+
+/* s = 1 / (1 + e^-u), and s (1 - s) without cancellation at either end. */
+typedef struct sigmoid {
+  vec value, slope;
+} sigmoid;
+
+WORD sigmoid v_sigmoid(vec u) {
+  const vec e = v_exp(-v_abs(u)), far = (real)1 / ((real)1 + e);
+  return (sigmoid){ v_select(u < (vec){0}, e * far, far), e * far * far };
+}
+
+/* Where every slope has reached its limit, so that Inf * 0 does not come about. */
+WORD vec v_within(vec x, real limit) { return v_min(v_set1(limit), v_max(v_set1(-limit), x)); }
+
+WORD vec slope(attn_activation activation, vec x) {
+  switch (activation) {
+    case ATTN_RELU: return v_select(x <= (vec){0}, (vec){0}, v_set1(1));
+    case ATTN_GELU: return v_gelu_slope(x);
+    case ATTN_GELU_TANH: { /* gelu = x s(2 u) */
+      const vec z = v_within(x, 50), square = z * z;
+      const sigmoid s = v_sigmoid(z * (real)1.5957691216057308 * ((real)1 + (real)0.044715 * square));
+      return s.value + z * s.slope * ((real)1.5957691216057308 * ((real)1 + (real)0.134145 * square));
+    }
+    case ATTN_SILU: {
+      const vec z = v_within(x, 1000);
+      const sigmoid s = v_sigmoid(z);
+      return s.value + z * s.slope;
+    }
+    default: return v_set1(1);
+  }
+}
+
+WORD void activation_gradient_reals(attn_activation activation, int64_t n, const real *x, const real *up, const real *grad,
+                                    real *dx, real *dup) {
+  for (int64_t j = 0; j < n; j += LANES) {
+    const int64_t count = n - j < LANES ? n - j : LANES;
+    const vec in = load_some(ROW_REAL, x + j, 1, count), g = load_some(ROW_REAL, grad + j, 1, count);
+    vec d = g * slope(activation, in);
+    if (up) {
+      const vec gate = load_some(ROW_REAL, up + j, 1, count);
+      d *= gate;
+      if (dup) store_some(ROW_REAL, g * activate(activation, in), dup + j, 1, count);
+    }
+    if (dx) store_some(ROW_REAL, d, dx + j, 1, count);
+  }
+}
+
+static void activation_gradient_dense(attn_activation activation, int64_t n, const real *x, const real *up,
+                                      const real *grad, real *dx, real *dup) {
+  switch (activation) { /* out here, so that each loop is of one kind */
+    case ATTN_RELU: activation_gradient_reals(ATTN_RELU, n, x, up, grad, dx, dup); break;
+    case ATTN_GELU: activation_gradient_reals(ATTN_GELU, n, x, up, grad, dx, dup); break;
+    case ATTN_GELU_TANH: activation_gradient_reals(ATTN_GELU_TANH, n, x, up, grad, dx, dup); break;
+    case ATTN_SILU: activation_gradient_reals(ATTN_SILU, n, x, up, grad, dx, dup); break;
+    default: activation_gradient_reals(ATTN_IDENTITY, n, x, up, grad, dx, dup); break;
+  }
+}
+
+WORD const real *piece_of(const attn_operand *from, attn_dtype dtype, int64_t j, int64_t count, real *piece) {
+  if (!from->data) return NULL;
+  load_row(dtype, (const char *)from->data + j * from->column * (int64_t)attn_dtype_size(dtype), from->column, count, piece);
+  return piece;
+}
+
+WORD void put_piece(const attn_operand *to, attn_dtype dtype, int64_t j, int64_t count, const real *piece) {
+  if (!to->data) return;
+  store_row(dtype, piece, count, (char *)to->data + j * to->column * (int64_t)attn_dtype_size(dtype), to->column);
+}
+
+static void activation_gradient(const attn_activation_gradient *p) {
+  const attn_operand *all[] = { &p->x, &p->up, &p->grad, &p->dx, &p->dup };
+  bool is_direct = p->dtype == ROW_REAL;
+  for (int i = 0; i < 5; i++) is_direct = is_direct && (!all[i]->data || all[i]->column == 1);
+  if (is_direct) {
+    activation_gradient_dense(p->activation, p->columns, p->x.data, p->up.data, p->grad.data, p->dx.data, p->dup.data);
+    return;
+  }
+  real x[PIECE], up[PIECE], grad[PIECE], dx[PIECE], dup[PIECE];
+  for (int64_t j = 0; j < p->columns; j += PIECE) {
+    const int64_t count = p->columns - j < PIECE ? p->columns - j : PIECE;
+    piece_of(&p->x, p->dtype, j, count, x);
+    piece_of(&p->grad, p->dtype, j, count, grad);
+    activation_gradient_dense(p->activation, count, x, piece_of(&p->up, p->dtype, j, count, up), grad, dx, dup);
+    put_piece(&p->dx, p->dtype, j, count, dx);
+    put_piece(&p->dup, p->dtype, j, count, dup);
+  }
+}
