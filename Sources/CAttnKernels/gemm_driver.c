@@ -90,7 +90,8 @@ static void finish(const tile *t, int64_t column, int64_t columns, const char *s
 static void stream_tile(const tile *t) {
   const attn_gemm *g = t->job->gemm;
   const attn_kernels *kernels = t->job->kernels;
-  pack_rows(t, 0, g->k, t->a);
+  const attn_matrix a = at(&g->a[t->entry], t->i0, 0, (int64_t)attn_dtype_size(g->dtype));
+  kernels->pack_few(g->dtype, &a, t->m, g->k, t->a);
   const int64_t block = kernels->block;
   for (int64_t j = 0; j < t->n; j += kernels->stream_columns) {
     const int64_t columns = MIN(kernels->stream_columns, t->n - j);

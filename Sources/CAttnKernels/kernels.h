@@ -60,6 +60,8 @@ typedef struct attn_kernels {
    * where they lie; sums over runs of `summed` elements, as multiply's over blocks. `line` holds operands of k elements for
    * each of stream_columns. */
   int stream_rows, stream_columns;
+  /* block[k / depth][m] = a[i, p], for stream. */
+  void (*pack_few)(attn_dtype dtype, const attn_matrix *a, int64_t m, int64_t k, void *block);
   void (*stream)(attn_dtype dtype, int64_t m, int64_t k, int64_t summed, const void *block, const attn_matrix *b,
                  int64_t columns, void *c, int64_t c_step, void *lines);
   /* c[m, 0..n) = residual + activation(sums + bias), rounded to the dtype. */

@@ -36,11 +36,11 @@ static double attention(setup *u) {
   return 4e-9 * (double)(o->q_rows * o->kv_rows * o->head_dim);
 }
 
-/* Eight queries, chunk by chunk: k and v read. */
-static double attention_in_parts(setup *u) {
+/* Decode: so few queries, chunk by chunk, k and v read. */
+static double attention_in_parts(setup *u, int64_t queries) {
   const attn_kernels *kernels = u->s->kernels;
   const attention_options *o = &u->c.options;
-  const attn_tile tile = { &u->c.sequence, 0, 1, 0, 8 };
+  const attn_tile tile = { &u->c.sequence, 0, 1, 0, queries };
   const int64_t chunks = (o->kv_rows + kernels->chunk_keys - 1) / kernels->chunk_keys;
   const size_t size = kernels->attention_state(&u->c.problem);
   for (int64_t i = 0; i < chunks; i++)
@@ -48,6 +48,10 @@ static double attention_in_parts(setup *u) {
   kernels->attention_merge(&u->c.problem, &tile, true, u->sums, chunks, true, u->scratch);
   return 2e-9 * (double)(o->kv_rows * o->head_dim) * (double)attn_dtype_size(u->dtype);
 }
+
+static double attention_of_1(setup *u) { return attention_in_parts(u, 1); }
+static double attention_of_4(setup *u) { return attention_in_parts(u, 4); }
+static double attention_of_8(setup *u) { return attention_in_parts(u, 8); }
 
 static double multiply(setup *u) {
   u->s->kernels->multiply(M, K, u->a, u->b, u->sums, u->s->kernels->nr, false);
@@ -162,7 +166,9 @@ static double measure(const subject *s, attn_dtype dtype, workload work) {
 void bench(const subject *subjects, int count) {
   static const struct { const char *name; workload work; bool halves; } rows[] = {
     { "attention GFLOP/s", attention, true },
-    { "in parts GB/s", attention_in_parts, true },
+    { "decode of 1 GB/s", attention_of_1, true },
+    { "decode of 4 GB/s", attention_of_4, true },
+    { "decode of 8 GB/s", attention_of_8, true },
     { "multiply GFLOP/s", multiply, false },
     { "pack_a GB/s", pack_a, true },
     { "pack_b GB/s", pack_b, true },
@@ -181,6 +187,8 @@ void bench(const subject *subjects, int count) {
   check_context("bench");
   printf("%-24s", "");
   for (int i = 0; i < count; i++) printf(" %9s", subjects[i].isa);
+  printf("\n%-24s", "");
+  for (int i = 0; i < count; i++) printf(" %9s", subjects[i].real);
   printf("\n");
   for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
     for (int variant = 0; variant < (rows[r].halves ? 3 : 1); variant++) {
@@ -188,8 +196,11 @@ void bench(const subject *subjects, int count) {
       printf("%-19s %-4s", rows[r].name, variant ? dtype_name(halves[variant]) : "");
       for (int i = 0; i < count; i++) {
         const subject *s = &subjects[i];
-        if (variant >= s->dtype_count) printf(" %9s", "");
-        else printf(" %9.1f", measure(s, s->dtypes[variant], rows[r].work));
+        const attn_dtype dtype = variant ? halves[variant] : s->real_dtype;
+        bool has = false;
+        for (int d = 0; d < s->dtype_count; d++) has |= s->dtypes[d] == dtype || !rows[r].halves;
+        if (has) printf(" %9.1f", measure(s, rows[r].halves ? dtype : s->dtypes[0], rows[r].work));
+        else printf(" %9s", "");
         fflush(stdout);
       }
       printf("\n");

@@ -92,7 +92,7 @@ int main(int argc, char **argv) {
     subjects[count++] = of_products(#isa, #kernels, &attn_kernels_##isa##_##kernels, dtype, precision);
   ATTN_PRODUCTS_LIST(ADD_PRODUCTS)
   if (!count) return fprintf(stderr, "no variant to test\n"), 2;
-  if (time) bench(subjects, all);
+  if (time) bench(subjects, count);
 #define EACH_QUANT(name, isa, has)                                                   \
   if ((only && strcmp(only, #isa)) || !(has)) {                                      \
   } else if (time) {                                                                 \

@@ -30,7 +30,7 @@ void test_stream(const subject *s) {
     char *lines = guard_new((size_t)(lanes * row), (size_t)kernels->operand_size);
     char *got = guard_new((size_t)(m * lanes * real), (size_t)real);
     const attn_matrix of_a = { a.data, k, 1 }, of_b = { b.data, 1, k };
-    kernels->pack_a(dtype, &of_a, m, k, block);
+    kernels->pack_few(dtype, &of_a, m, k, block);
     kernels->stream(dtype, m, k, SUMMED, block, &of_b, columns, got, lanes, lines);
 
     char *panel = guard_new((size_t)(SUMMED * nr * kernels->operand_size), 64);

@@ -14,21 +14,31 @@
 #include "attention_scores.h"
 #include "attention_softmax.h"
 #include "attention_values.h"
+#include "attention_few.h"
 
-/* a becomes the state of both key sets; with b empty, a stays as it is to the bit, and the other way round. */
+WORD vec merged(vec a, vec wa, vec b, vec wb) { return v_fma(a, wa, b * wb); }
+
+/* a becomes the state of both key sets; with b empty, a stays as it is to the bit, and the other way round (but for the
+ * sign of a 0). */
 static void merge(const work *w, state *a, const state *b) {
   const int64_t dv = w->problem->value_dim;
   const vec c = v_set1(w->c);
+  real weight_a[LANES], weight_b[LANES];
   for (int v = 0; v < w->vecs; v++) {
     const int at = v * LANES;
     const vec ma = v_load(a->m + at), mb = v_load(b->m + at), m = v_max(ma, mb);
     const vec wa = v_exp2((ma - m) * c), wb = v_exp2((mb - m) * c);
     v_store(a->m + at, m);
-    v_store(a->l + at, v_load(a->l + at) * wa + v_load(b->l + at) * wb);
-    for (int64_t d = 0; d < dv; d++) {
-      real *o = a->o + d * TILE + at;
-      v_store(o, v_load(o) * wa + v_load(b->o + d * TILE + at) * wb);
+    v_store(a->l + at, merged(v_load(a->l + at), wa, v_load(b->l + at), wb));
+    if (!w->few) {
+      for (int64_t i = at; i < dv * TILE; i += TILE) v_store(a->o + i, merged(v_load(a->o + i), wa, v_load(b->o + i), wb));
+      continue;
     }
+    v_store(weight_a, wa);
+    v_store(weight_b, wb);
+    for (int64_t r = at; r < w->rows && r < at + LANES; r++)
+      for (int64_t i = r * dv; i < (r + 1) * dv; i += LANES)
+        v_store(a->o + i, merged(v_load(a->o + i), v_set1(weight_a[r - at]), v_load(b->o + i), v_set1(weight_b[r - at])));
   }
 }
 
@@ -39,12 +49,18 @@ static void attend_chunk(work *w, state *state, int64_t begin) {
   for (int64_t key = begin; key < end; key += KEYS) {
     if (key + KEYS <= w->first) continue;
     const int64_t n = end - key < KEYS ? end - key : KEYS;
-    scores(w, key, n, TERMS_ALL);
-    softmax_step(w, state, n);
+    if (w->few) few_scores(w, key, n);
+    else scores(w, key, n, TERMS_ALL);
+    if (w->few) few_softmax_step(w, state, n);
+    else softmax_step(w, state, n);
     if (w->problem->dropout_threshold) drop(w, w->s, key, n);
-    accumulate(w, state, key, n);
+    if (w->few) few_accumulate(w, state, key, n);
+    else accumulate(w, state, key, n);
   }
 }
+
+/* o / l, where 0 has one sign: an underflow gives it another in another cut. */
+WORD vec result(vec o, vec l) { return o / l + (vec){0}; }
 
 /* Adds the sinks, divides by l, writes o and lse. Leaves m and 1/l for the weights. */
 static void finish_tile(work *w) {
@@ -79,15 +95,19 @@ static void finish_tile(work *w) {
     out[r] = (char *)S->o + (w->head[r] * P->o.head + w->query[r] * P->o.row) * size;
   for (int v = 0; v < w->vecs; v++) {
     const vec l = v_load(T->l + v * LANES);
-    const lanemask empty = l == (vec){0};
-    const vec divisor = v_select(empty, v_set1(1), l);
-    for (int64_t d = 0; d < dv; d++) {
-      real *o = T->o + d * TILE + v * LANES;
-      v_store(o, v_load(o) / divisor);
-    }
+    const vec divisor = v_select(l == (vec){0}, v_set1(1), l);
     v_store(T->l + v * LANES, divisor);
+    for (int64_t d = 0; !w->few && d < dv; d++) {
+      real *o = T->o + d * TILE + v * LANES;
+      v_store(o, result(v_load(o), divisor));
+    }
   }
-  store_transposed(P->dtype, T->o, TILE, w->rows, dv, out, P->o.element);
+  if (!w->few) store_transposed(P->dtype, T->o, TILE, w->rows, dv, out, P->o.element);
+  for (int r = 0; w->few && r < w->rows; r++) {
+    real *o = T->o + r * dv;
+    for (int64_t d = 0; d < dv; d += LANES) v_store(o + d, result(v_load(o + d), v_set1(T->l[r])));
+    store_row(P->dtype, o, dv, out[r], P->o.element);
+  }
 }
 
 /* A second pass over the keys: p = 2^((s - m) c) / l needs the final m and l. */
@@ -99,6 +119,7 @@ static void write_weights(work *w) {
   const terms until = stage == ATTN_SCALED ? TERMS_SCALE : stage == ATTN_CAPPED ? TERMS_CAP : TERMS_ALL;
   const vec c = v_set1(w->c), scale = v_set1((real)P->scale);
   void *out[TILE];
+  set_layout(w, false);
   for (int64_t key = 0; key < S->kv_rows; key += KEYS) {
     const int64_t n = S->kv_rows - key < KEYS ? S->kv_rows - key : KEYS;
     const bool unseen = until == TERMS_ALL && (key >= w->last || key + n <= w->first);
@@ -126,9 +147,10 @@ static void write_weights(work *w) {
 }
 
 static void attention_tile(const attn_problem *problem, const attn_tile *tile, void *scratch) {
-  work *w = begin(problem, tile, scratch);
-  clear(w, &w->total);
-  for (int64_t chunk = w->first / CHUNK * CHUNK; chunk < w->last; chunk += CHUNK) {
+  work *w = begin(problem, tile, true, scratch);
+  int64_t chunk = w->first < w->last ? w->first / CHUNK * CHUNK : 0;
+  attend_chunk(w, &w->total, chunk); /* what comes first is the total so far */
+  while ((chunk += CHUNK) < w->last) {
     attend_chunk(w, &w->chunk, chunk);
     merge(w, &w->total, &w->chunk);
   }
@@ -140,14 +162,14 @@ static void attention_tile(const attn_problem *problem, const attn_tile *tile, v
 
 static void attention_chunk(const attn_problem *problem, const attn_tile *tile, int64_t chunk, void *scratch,
                             void *memory) {
-  work *w = begin(problem, tile, scratch);
+  work *w = begin(problem, tile, true, scratch);
   state state = state_in(memory);
   attend_chunk(w, &state, chunk * CHUNK);
 }
 
 static void attention_merge(const attn_problem *problem, const attn_tile *tile, bool begins, const void *states,
                             int64_t count, bool ends, void *scratch) {
-  work *w = begin(problem, tile, scratch);
+  work *w = begin(problem, tile, true, scratch);
   if (begins) clear(w, &w->total);
   for (int64_t i = 0; i < count; i++) {
     const state state = state_in((char *)states + (size_t)i * attention_state(problem));

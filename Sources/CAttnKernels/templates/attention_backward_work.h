@@ -102,7 +102,7 @@ static backward *backward_begin(const attn_backward *B, const attn_tile *T, cons
   real *q_block = carve(&at, TILE * d * sizeof(real));
   real *d_o_block = carve(&at, TILE * dv * sizeof(real));
   g->line = carve(&at, (d + dv) * sizeof(real));
-  work *w = g->w = begin(P, T, at);
+  work *w = g->w = begin(P, T, false, at);
   if (P->softcap > 0) w->cap_slope = cap_slope;
   if (!P->dropout_threshold) g->kept = NULL;
 

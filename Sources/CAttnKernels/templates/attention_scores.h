@@ -19,15 +19,43 @@ static void load_bias(work *w, int64_t key, int64_t n) {
 typedef enum terms { TERMS_SCALE, TERMS_CAP, TERMS_ALL } terms;
 
 /* s = softcap(scale s) + bias + ALiBi, -inf where invisible: the order of API and ONNX. */
-static void apply_terms(work *w, int64_t key, int64_t n, terms until) {
+typedef struct term_set {
+  bool scaled, cap, mask, alibi;
+  vec scale, softcap;
+} term_set;
+
+static term_set terms_of(const work *w, terms until) {
   const attn_problem *P = w->problem;
-  const bool mask = w->sequence->mask && until == TERMS_ALL;
-  const bool alibi = P->slopes && until == TERMS_ALL;
-  const bool cap = P->softcap > 0 && until >= TERMS_CAP;
-  const vec scale = v_set1((real)P->scale), softcap = v_set1((real)P->softcap);
+  return (term_set){
+    .scaled = w->prescaled,
+    .cap = P->softcap > 0 && until >= TERMS_CAP,
+    .mask = w->sequence->mask && until == TERMS_ALL,
+    .alibi = P->slopes && until == TERMS_ALL,
+    .scale = v_set1((real)P->scale),
+    .softcap = v_set1((real)P->softcap),
+  };
+}
+
+/* cap_slope: where the softcap's derivative goes, or NULL. */
+WORD vec with_terms(const term_set *t, vec s, const real *bias, vec slope, vec distance, lanemask visible, real *cap_slope) {
   const vec hidden = v_set1(-INFINITE);
-  const bool prescaled = w->prescaled;
-  if (mask) load_bias(w, key, n);
+  if (t->scaled) s = s * t->scale;
+  if (t->cap) {
+    const vec tanh_of_s = v_tanh(s / t->softcap);
+    s = t->softcap * tanh_of_s;
+    if (cap_slope) v_store(cap_slope, v_fma(-tanh_of_s, tanh_of_s, v_set1(1)));
+  }
+  if (t->mask) {
+    const vec b = v_load(bias);
+    s = v_select(b > hidden, s + b, hidden);
+  }
+  if (t->alibi) s = s - slope * v_abs(distance);
+  return v_select(visible, s, hidden);
+}
+
+static void apply_terms(work *w, int64_t key, int64_t n, terms until) {
+  const term_set set = terms_of(w, until);
+  if (set.mask) load_bias(w, key, n);
   for (int v = 0; v < w->vecs; v++) {
     /* Bounds as reals relative to the block: exact, and comparable lane by lane. */
     real first[LANES], last[LANES], from[LANES];
@@ -40,22 +68,10 @@ static void apply_terms(work *w, int64_t key, int64_t n, terms until) {
     const vec begin = v_load(first), end = v_load(last), position = v_load(from);
     const vec slope = v_load(w->slope + v * LANES);
     for (int64_t j = 0; j < n; j++) {
-      real *at = w->s + j * TILE + v * LANES;
-      vec s = v_load(at);
-      const vec key_index = v_set1((real)j);
-      if (prescaled) s = s * scale;
-      if (cap) {
-        const vec t = v_tanh(s / softcap);
-        s = softcap * t;
-        if (w->cap_slope) v_store(w->cap_slope + j * TILE + v * LANES, v_fma(-t, t, v_set1(1)));
-      }
-      if (mask) {
-        const vec b = v_load(w->bias + j * TILE + v * LANES);
-        s = v_select(b > hidden, s + b, hidden);
-      }
-      if (alibi) s = s - slope * v_abs(position - key_index);
-      s = v_select((key_index >= begin) & (key_index < end), s, hidden);
-      v_store(at, s);
+      const int64_t at = j * TILE + v * LANES;
+      const vec index = v_set1((real)j);
+      v_store(w->s + at, with_terms(&set, v_load(w->s + at), w->bias + at, slope, position - index,
+                                    (index >= begin) & (index < end), w->cap_slope ? w->cap_slope + at : NULL));
     }
   }
 }
@@ -64,39 +80,21 @@ static bool boundary(const work *w, int64_t key, int64_t n) {
   return key < w->all_first || key + n > w->all_last;
 }
 
-/* The products of few queries: keys in lanes, so that k is read once, then turned. The same sums, bit for bit. */
-static void stream_scores(work *w, int64_t n, int64_t groups, const operand *const *row) {
-  const operand *query[STREAM_ROWS];
-  real turned[STREAM_ROWS * LANES];
-  for (int r = 0; r < w->rows; r++) query[r] = w->q_rows + r * groups;
-  for (int64_t j = 0; j < n; j += LANES) {
-    const int64_t some = n - j < LANES ? n - j : LANES;
-    stream_rows(w->rows, groups, SUMMED, query, row + j, some, turned, LANES);
-    for (int v = 0; v < w->vecs; v++) {
-      vec square[LANES];
-      for (int i = 0; i < LANES; i++)
-        square[i] = v * LANES + i < w->rows ? v_load(turned + (v * LANES + i) * LANES) : (vec){0};
-      transpose(square);
-      for (int t = 0; t < some; t++) v_store(w->s + (j + t) * TILE + v * LANES, square[t]);
-    }
-  }
+/* Operands of keys [key, key + n), the result apart. */
+static int64_t keys_of(work *w, int64_t key, int64_t n, const operand **row) {
+  const attn_problem *P = w->problem;
+  const lines k = lines_of(w, w->k, P->k, P->k_block, w->k_scales, key, n, P->head_dim);
+  return operand_rows(k.dtype, k.first, k.row, k.element, n, P->head_dim, w->k_block, row);
 }
 
 /* s[j][row] for keys [key, key + n): raw products if nothing but the scale is to come, else natural units. */
 static void scores(work *w, int64_t key, int64_t n, terms until) {
-  const attn_problem *P = w->problem;
-  const lines k = lines_of(w, w->k, P->k, P->k_block, w->k_scales, key, n, P->head_dim);
   const operand *row[KEYS];
-  const int64_t groups = GROUPS(P->head_dim);
-  const int64_t step = operand_rows(k.dtype, k.first, k.row, k.element, n, P->head_dim, w->k_block, row);
-  if (w->rows <= STREAM_ROWS && step == 1) {
-    stream_scores(w, n, groups, row);
-  } else {
-    for (int64_t d = 0; d == 0 || d < groups; d += SUMMED) {
-      const int64_t some = groups - d < SUMMED ? groups - d : SUMMED;
-      product_block(n, w->vecs, some, row, step, w->q + d * TILE, TILE, w->s, TILE, d > 0);
-      for (int64_t j = 0; j < n; j++) row[j] += some * step;
-    }
+  const int64_t groups = GROUPS(w->problem->head_dim), step = keys_of(w, key, n, row);
+  for (int64_t d = 0; d == 0 || d < groups; d += SUMMED) {
+    const int64_t some = groups - d < SUMMED ? groups - d : SUMMED;
+    product_block(n, w->vecs, some, row, step, w->q + d * TILE, TILE, w->s, TILE, d > 0);
+    for (int64_t j = 0; j < n; j++) row[j] += some * step;
   }
   if (w->prescaled || until != TERMS_ALL || boundary(w, key, n)) apply_terms(w, key, n, until);
 }

@@ -52,7 +52,7 @@ static void drop(const work *w, real *block, int64_t key, int64_t n) {
       uint32_t word[4];
       philox(P->seed, counter, word);
       for (int64_t t = 0; t < 4 && j + t < n; t++) {
-        real *p = block + (j + t) * TILE + r;
+        real *p = block + (j + t) * w->s_key + r * w->s_row;
         *p = word[t] < P->dropout_threshold ? 0 : *p * keep;
       }
     }

@@ -16,7 +16,7 @@
 /* (m, l, o): what is known of a set of keys. m in the unit of s; o not yet divided by l. */
 typedef struct state {
   real *m, *l; /* [TILE] */
-  real *o;     /* [value_dim][TILE] */
+  real *o;     /* [value_dim][TILE], or of few queries [rows][value_dim] */
 } state;
 
 static size_t attention_state(const attn_problem *problem) {
@@ -33,6 +33,8 @@ typedef struct work {
   const attn_problem *problem;
   const attn_sequence *sequence;
   int rows, vecs;              /* live rows; vectors that hold them */
+  bool few;                    /* so few rows that keys and value dims lie in the lanes: attention_few.h */
+  int64_t s_key, s_row, o_dim, o_row; /* steps in s and bias, and in the o of a state */
   int32_t head[TILE];
   int64_t query[TILE];
   int64_t first_key[TILE], last_key[TILE]; /* row r sees keys [first_key, last_key) as far as the mask allows */
@@ -47,12 +49,12 @@ typedef struct work {
   int64_t first, last;         /* some row sees keys of [first, last) and none outside */
   int64_t all_first, all_last; /* every row sees [all_first, all_last), as far as the mask allows */
   operand *q;                  /* [groups of head_dim][TILE] */
-  operand *q_rows;             /* [rows][groups of head_dim], for at most STREAM_ROWS rows */
-  real *s;                     /* [KEYS][TILE] */
-  real *bias;                  /* [KEYS][TILE] */
+  operand *q_rows;             /* [groups of head_dim][rows], of few rows */
+  real *s;                     /* [KEYS][TILE], of few rows [rows][KEYS] */
+  real *bias;                  /* likewise */
   real *mask_line;             /* [KEYS] */
   real *cap_slope;             /* [KEYS][TILE]: derivative of the softcap, where it is wanted; else NULL */
-  operand *p;                  /* [groups of KEYS][TILE]; the scores themselves where operands are numbers */
+  operand *p;                  /* [groups of KEYS][TILE], of few rows [rows][groups of KEYS] */
   operand *k_block;            /* [KEYS][groups of head_dim]: k where it cannot be read in place */
   operand *v_block;            /* [groups of KEYS][value_dim]: v likewise */
   real *values;                /* [KEYS][value_dim]: v cleaned of NaN and Inf */
@@ -80,6 +82,20 @@ static void *carve(char **at, size_t bytes) {
   return block;
 }
 
+/* Whether keys and value dims can lie in the lanes: elements side by side, value dims in whole vectors. */
+static bool is_few(const attn_problem *P, int rows) {
+  const bool converted = P->kv_dtype != REAL_DTYPE;
+  return rows <= STREAM_ROWS && P->value_dim % LANES == 0 && (converted || (P->k.element == 1 && P->v.element == 1));
+}
+
+static void set_layout(work *w, bool few) {
+  w->few = few;
+  w->s_key = few ? 1 : TILE;
+  w->s_row = few ? KEYS : 1;
+  w->o_dim = few ? 1 : TILE;
+  w->o_row = few ? w->problem->value_dim : 1;
+}
+
 static int64_t clamp(int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; }
 
 typedef struct interval { int64_t first, last; } interval;
@@ -96,7 +112,8 @@ static interval visible_keys(const attn_problem *P, const attn_sequence *S, int6
   return last > first ? (interval){ first, last } : (interval){ 0, 0 };
 }
 
-static work *begin(const attn_problem *P, const attn_tile *T, void *scratch) {
+/* lanes_of_keys: where there are few rows. */
+static work *begin(const attn_problem *P, const attn_tile *T, bool lanes_of_keys, void *scratch) {
   work *w = scratch;
   char *at = (char *)scratch + (sizeof(work) + 63) / 64 * 64;
   const size_t d = (size_t)P->head_dim, dv = (size_t)P->value_dim;
@@ -157,9 +174,10 @@ static work *begin(const attn_problem *P, const attn_tile *T, void *scratch) {
     w->head[r] = w->head[0];
     w->slope[r] = 0;
   }
-  for (int r = 0; w->rows <= STREAM_ROWS && r < w->rows; r++)
-    operand_line(P->dtype, q_row[r], P->q.element, P->head_dim, w->q_rows + r * GROUPS(P->head_dim));
-  operands_transposed(P->dtype, q_row, w->rows, P->q.element, P->head_dim, w->q, TILE, w->k_block);
+  set_layout(w, lanes_of_keys && is_few(P, w->rows));
+  if (w->few) operands_side_by_side(P->dtype, q_row, w->rows, P->q.element, P->head_dim, w->q_rows);
+  if (!w->few || S->weights)
+    operands_transposed(P->dtype, q_row, w->rows, P->q.element, P->head_dim, w->q, TILE, w->k_block);
 
   /* Scores stay raw products where only a scale is to come; c then carries it. Terms in natural units need s in natural
    * units, and so do scales that are not positive or leave float's comfortable range. */
@@ -171,9 +189,14 @@ static work *begin(const attn_problem *P, const attn_tile *T, void *scratch) {
 
 static void clear(const work *w, state *state) {
   const int64_t dv = w->problem->value_dim;
-  for (int i = 0; i < w->vecs * LANES; i++) {
-    state->m[i] = LOWEST;
-    state->l[i] = 0;
+  for (int v = 0; v < w->vecs; v++) {
+    v_store(state->m + v * LANES, v_set1(LOWEST));
+    v_store(state->l + v * LANES, (vec){0});
   }
-  for (int64_t d = 0; d < dv; d++) memset(state->o + d * TILE, 0, (size_t)(w->vecs * LANES) * sizeof(real));
+  if (w->few) {
+    for (int64_t i = 0; i < w->rows * dv; i += LANES) v_store(state->o + i, (vec){0});
+    return;
+  }
+  for (int64_t d = 0; d < dv; d++)
+    for (int v = 0; v < w->vecs; v++) v_store(state->o + d * TILE + v * LANES, (vec){0});
 }

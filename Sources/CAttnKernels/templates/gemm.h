@@ -48,12 +48,18 @@ static void multiply(int64_t m, int64_t k, const void *block, const void *panel,
   }
 }
 
+static void pack_few(attn_dtype dtype, const attn_matrix *a, int64_t m, int64_t k, void *block) {
+  const void *row[STREAM_ROWS];
+  for (int64_t i = 0; i < m; i++) row[i] = (const char *)a->data + i * a->row * (int64_t)attn_dtype_size(dtype);
+  operands_side_by_side(dtype, row, m, a->column, k, block);
+}
+
 static void stream(attn_dtype dtype, int64_t m, int64_t k, int64_t summed, const void *block, const attn_matrix *b,
                    int64_t columns, void *c, int64_t c_step, void *lines) {
-  const operand *a[STREAM_ROWS], *column[LANES];
-  for (int64_t i = 0; i < m; i++) a[i] = (const operand *)block + i * GROUPS(k);
+  const operand *column[LANES];
   operand_rows(dtype, b->data, b->column, 1, columns, k, lines, column);
-  stream_rows(m, GROUPS(k), GROUPS(summed), a, column, columns, c, c_step);
+  const int64_t step = columns > 1 ? (const char *)column[1] - (const char *)column[0] : 0;
+  stream_rows(m, GROUPS(k), GROUPS(summed), block, (const char *)column[0], step, columns, c, c_step);
 }
 
 static void finish(const attn_gemm *gemm, const void *sums, int64_t sums_step, const attn_matrix *c,

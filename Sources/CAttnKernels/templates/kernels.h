@@ -65,6 +65,7 @@ const attn_kernels TABLE_NAME(ISA, REAL_NAME) = {
   .multiply = multiply,
   .stream_rows = STREAM_ROWS,
   .stream_columns = LANES,
+  .pack_few = pack_few,
   .stream = stream,
   .finish = finish,
   .softmax_row = softmax_row,

@@ -38,6 +38,12 @@ static const operand *operand_lanes(const real *s, int64_t count, int64_t vecs, 
   return s;
 }
 
+/* A row of reals as operands. */
+static const operand *operand_reals(const real *x, int64_t count, operand *block) {
+  (void)count, (void)block;
+  return x;
+}
+
 /* block[g * to_step + r] = operand g of rows[r], for `count` elements; the lanes up to a whole vector are 0. */
 static void operands_transposed(attn_dtype dtype, const void *const *rows, int64_t row_count, int64_t step, int64_t count,
                                 operand *block, int64_t to_step, operand *line) {

@@ -54,27 +54,58 @@ WORD void store_some(attn_dtype dtype, vec v, void *out, int64_t stride, int64_t
   else for (int64_t i = 0; i < count; i++) to[i * stride] = v[i];
 }
 
-static void load_row(attn_dtype dtype, const void *x, int64_t stride, int64_t count, void *reals) {
+/* FUNCTION(dtype, ...) with the dtype as a constant, so that each loop is of one kind. */
+#if REAL_IS_FLOAT
+#define OF_ANY_DTYPE(dtype, FUNCTION, ...)                   \
+  switch (dtype) {                                           \
+    case ATTN_F16: FUNCTION(ATTN_F16, __VA_ARGS__); break;   \
+    case ATTN_BF16: FUNCTION(ATTN_BF16, __VA_ARGS__); break; \
+    case ATTN_BOOL: FUNCTION(ATTN_BOOL, __VA_ARGS__); break; \
+    default: FUNCTION(ATTN_F32, __VA_ARGS__); break;         \
+  }
+#else
+#define OF_ANY_DTYPE(dtype, FUNCTION, ...)                   \
+  switch (dtype) {                                           \
+    case ATTN_F32: FUNCTION(ATTN_F32, __VA_ARGS__); break;   \
+    case ATTN_BOOL: FUNCTION(ATTN_BOOL, __VA_ARGS__); break; \
+    default: FUNCTION(ATTN_F64, __VA_ARGS__); break;         \
+  }
+#endif
+
+WORD void load_row_of(attn_dtype dtype, const void *x, int64_t stride, int64_t count, real *to) {
   const int64_t step = stride * (int64_t)attn_dtype_size(dtype);
   const char *from = x;
-  real *to = reals;
   int64_t i = 0;
+  if (stride == 1)
+    for (; i + LANES <= count; i += LANES) v_store(to + i, load_some(dtype, from + i * step, 1, LANES));
   for (; i + LANES <= count; i += LANES) v_store(to + i, load_some(dtype, from + i * step, stride, LANES));
-  vec last = load_some(dtype, from + i * step, stride, count - i);
+  if (i == count) return;
+  const vec last = load_some(dtype, from + i * step, stride, count - i);
   for (int64_t j = 0; i + j < count; j++) to[i + j] = last[j];
 }
 
-static void store_row(attn_dtype dtype, const void *reals, int64_t count, void *out, int64_t stride) {
+static void load_row(attn_dtype dtype, const void *x, int64_t stride, int64_t count, void *reals) {
+  OF_ANY_DTYPE(dtype, load_row_of, x, stride, count, reals);
+}
+
+WORD void store_row_of(attn_dtype dtype, const real *from, int64_t count, void *out, int64_t stride) {
   const int64_t step = stride * (int64_t)attn_dtype_size(dtype);
-  const real *from = reals;
   char *to = out;
   int64_t i = 0;
+  if (stride == 1)
+    for (; i + LANES <= count; i += LANES) store_some(dtype, v_load(from + i), to + i * step, 1, LANES);
   for (; i + LANES <= count; i += LANES) store_some(dtype, v_load(from + i), to + i * step, stride, LANES);
+  if (i == count) return;
   vec last = {0};
   for (int64_t j = 0; i + j < count; j++) last[j] = from[i + j];
   store_some(dtype, last, to + i * step, stride, count - i);
 }
 
+static void store_row(attn_dtype dtype, const void *reals, int64_t count, void *out, int64_t stride) {
+  OF_ANY_DTYPE(dtype, store_row_of, reals, count, out, stride);
+}
+
+#ifndef HAS_TRANSPOSE
 /* In place: lane j of square[i] becomes lane i of square[j]. log2(LANES) rounds of a perfect shuffle. */
 WORD void transpose(vec square[LANES]) {
 #pragma clang loop unroll(full)
@@ -89,6 +120,17 @@ WORD void transpose(vec square[LANES]) {
     for (int i = 0; i < LANES; i++) square[i] = next[i];
   }
 }
+#endif
+
+#ifndef LOADED_COLUMNS
+#define LOADED_COLUMNS LANES /* that are loaded from LANES rows at a time */
+/* columns[t] = lane t of LANES rows, `step` bytes apart. */
+WORD void load_columns(const char *rows, int64_t step, vec columns[LANES]) {
+#pragma clang loop unroll(full)
+  for (int r = 0; r < LANES; r++) columns[r] = v_load(rows + r * step);
+  transpose(columns);
+}
+#endif
 
 /* columns[c * step + r] = rows[r][c * stride] for `count` columns; lanes from row_count up to the next multiple of
  * LANES are 0. */

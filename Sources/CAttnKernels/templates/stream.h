@@ -5,67 +5,103 @@
 
 #define STREAM_ROWS 8 /* 8 sums and 16 transposed vectors, of 32 registers */
 
-#define STREAM_ARGUMENTS                                                                                               \
-  int64_t n, int64_t summed, const operand *const *a, const operand *const *b, int64_t lanes, real *c, int64_t c_step
+#define STREAM_LINE 128 /* operands of a row at a time, on their way to the others */
 
-/* sum[i] += sum over t < count of a[i][p + t] * square[t] */
-WORD void stream_square(const int rows, const int count, const operand *const *a, int64_t p, const vec *square, vec *sum) {
+/* block[g][i] = operand g of rows[i], for `width` elements: an operand of every row by one address. */
+static void operands_side_by_side(attn_dtype dtype, const void *const *rows, int64_t count, int64_t step, int64_t width,
+                                  operand *block) {
+  const int64_t bytes = step * (int64_t)attn_dtype_size(dtype);
+  operand line[STREAM_LINE];
+  for (int64_t at = 0; at < width; at += STREAM_LINE * DEPTH, block += STREAM_LINE * count) {
+    const int64_t some = width - at < STREAM_LINE * DEPTH ? width - at : STREAM_LINE * DEPTH;
+    for (int64_t i = 0; i < count; i++) {
+      operand_line(dtype, (const char *)rows[i] + at * bytes, step, some, line);
+      for (int64_t g = 0; g < GROUPS(some); g++) block[g * count + i] = line[g];
+    }
+  }
+}
+
+/* a as operands_side_by_side left it; rows of b lie b_step bytes apart. */
+#define STREAM_ARGUMENTS                                                                                       \
+  int64_t n, int64_t summed, const operand *a, const char *b, int64_t b_step, int64_t lanes, real *c, int64_t c_step
+
+/* sum[i] += sum over t < count of a[t][i] * columns[t] */
+WORD void stream_columns(const int rows, const int count, const operand *a, const vec *columns, vec *sum) {
 #pragma clang loop unroll(full)
   for (int t = 0; t < count; t++)
 #pragma clang loop unroll(full)
-    for (int i = 0; i < rows; i++) sum[i] = v_dot(v_repeat(a[i][p + t]), v_as_operands(square[t]), sum[i]);
+    for (int i = 0; i < rows; i++) sum[i] = v_dot(v_repeat(a[t * rows + i]), v_as_operands(columns[t]), sum[i]);
 }
 
-/* The end of a run, or lanes without a row: nothing is read beyond. */
-static __attribute__((noinline)) void load_square(const operand *const *b, int64_t lanes, int64_t p, int64_t count,
-                                                  vec *square) {
-  for (int r = 0; r < LANES; r++) square[r] = r < lanes ? load_some(REAL_DTYPE, b[r] + p, 1, count) : (vec){0};
+/* The end of a run, or lanes without a row: nothing is read beyond. Apart, so that the rest stays in registers. */
+static __attribute__((noinline)) void load_edge(const char *b, int64_t b_step, int64_t lanes, int64_t count, vec *square) {
+  for (int r = 0; r < LANES; r++) square[r] = r < lanes ? load_some(REAL_DTYPE, b + r * b_step, 1, count) : (vec){0};
+  transpose(square);
 }
 
-/* c[i][lane] = sum over p < n of a[i][p] * b[lane][p], for up to LANES rows b: LANES x LANES operands of b at a time are
- * transposed in registers. */
-WORD void stream_rows_of(const int rows, STREAM_ARGUMENTS) {
-  vec total[STREAM_ROWS];
+/* Sums over operands [p, end), from zero: sum[h][i] of LANES rows b for each h. */
+WORD void stream_run(const int rows, const int groups, int64_t p, int64_t end, const operand *a, const char *b,
+                     int64_t b_step, int64_t lanes, vec (*sum)[STREAM_ROWS]) {
+  const int64_t size = sizeof(operand);
 #pragma clang loop unroll(full)
-  for (int i = 0; i < rows; i++) total[i] = (vec){0};
-  for (int64_t p0 = 0; p0 < n; p0 += summed) {
-    const int64_t end = p0 + summed < n ? p0 + summed : n;
-    vec sum[STREAM_ROWS], square[LANES];
+  for (int h = 0; h < groups; h++)
 #pragma clang loop unroll(full)
-    for (int i = 0; i < rows; i++) sum[i] = (vec){0};
-    int64_t p = p0;
-    for (; p + LANES <= end; p += LANES) {
-      if (lanes == LANES) {
+    for (int i = 0; i < rows; i++) sum[h][i] = (vec){0};
+  for (; lanes == groups * LANES && p + LANES <= end; p += LANES)
 #pragma clang loop unroll(full)
-        for (int r = 0; r < LANES; r++) square[r] = v_load(b[r] + p);
-      } else {
-        load_square(b, lanes, p, LANES, square);
+    for (int t = 0; t < LANES; t += LOADED_COLUMNS) /* few at a time: their sums run beside the next ones' shuffles */
+#pragma clang loop unroll(full)
+      for (int h = 0; h < groups; h++) {
+        vec columns[LOADED_COLUMNS];
+        load_columns(b + h * LANES * b_step + (p + t) * size, b_step, columns);
+        stream_columns(rows, LOADED_COLUMNS, a + (p + t) * rows, columns, sum[h]);
       }
-      transpose(square);
-      stream_square(rows, LANES, a, p, square, sum);
+  for (; p < end; p += LANES)
+    for (int h = 0; h < groups; h++) {
+      const int64_t some = end - p < LANES ? end - p : LANES;
+      vec edge[LANES];
+      load_edge(b + h * LANES * b_step + p * size, b_step, lanes - h * LANES, some, edge);
+      for (int t = 0; t < some; t++) stream_columns(rows, 1, a + (p + t) * rows, edge + t, sum[h]);
     }
-    if (p < end) {
-      load_square(b, lanes, p, end - p, square);
-      transpose(square);
-      for (int t = 0; p + t < end; t++) stream_square(rows, 1, a, p + t, square + t, sum);
-    }
-    /* The first short sum is taken as it is: 0 + x would turn -0 into 0. */
+}
+
+/* c[i][lane] = sum over p < n of a[p][i] * b[lane][p], for rows b in groups of LANES, whose operands are transposed in
+ * registers. The first short sum is taken as it is: 0 + x would turn -0 into 0. */
+WORD void stream_rows_of(const int rows, const int groups, STREAM_ARGUMENTS) {
+  vec total[2][STREAM_ROWS], sum[2][STREAM_ROWS];
+  stream_run(rows, groups, 0, summed < n ? summed : n, a, b, b_step, lanes, total);
+  for (int64_t p = summed; p < n; p += summed) {
+    stream_run(rows, groups, p, p + summed < n ? p + summed : n, a, b, b_step, lanes, sum);
 #pragma clang loop unroll(full)
-    for (int i = 0; i < rows; i++) total[i] = p0 > 0 ? total[i] + sum[i] : sum[i];
+    for (int h = 0; h < groups; h++)
+#pragma clang loop unroll(full)
+      for (int i = 0; i < rows; i++) total[h][i] += sum[h][i];
   }
 #pragma clang loop unroll(full)
-  for (int i = 0; i < rows; i++) v_store(c + i * c_step, total[i]);
+  for (int h = 0; h < groups; h++)
+#pragma clang loop unroll(full)
+    for (int i = 0; i < rows; i++) v_store(c + i * c_step + h * LANES, total[h][i]);
 }
 
+/* How many rows b a call takes at most: sums of few rows wait for one another, so two groups run side by side. */
+WORD int64_t stream_width(int64_t rows) { return rows < PRODUCT_VECS ? 2 * LANES : LANES; }
+
+#define STREAM(R, G) stream_rows_of(R, G, n, summed, a, b, b_step, lanes, c, c_step); break
+
 static void stream_rows(int64_t rows, STREAM_ARGUMENTS) {
-  switch (rows) {
-    case 1: stream_rows_of(1, n, summed, a, b, lanes, c, c_step); break;
-    case 2: stream_rows_of(2, n, summed, a, b, lanes, c, c_step); break;
-    case 3: stream_rows_of(3, n, summed, a, b, lanes, c, c_step); break;
-    case 4: stream_rows_of(4, n, summed, a, b, lanes, c, c_step); break;
-    case 5: stream_rows_of(5, n, summed, a, b, lanes, c, c_step); break;
-    case 6: stream_rows_of(6, n, summed, a, b, lanes, c, c_step); break;
-    case 7: stream_rows_of(7, n, summed, a, b, lanes, c, c_step); break;
-    default: stream_rows_of(8, n, summed, a, b, lanes, c, c_step); break;
+  switch (lanes > LANES ? -rows : rows) {
+    case -1: STREAM(1, 2);
+#if PRODUCT_VECS == 4
+    case -2: STREAM(2, 2);
+    case -3: STREAM(3, 2);
+#endif
+    case 1: STREAM(1, 1);
+    case 2: STREAM(2, 1);
+    case 3: STREAM(3, 1);
+    case 4: STREAM(4, 1);
+    case 5: STREAM(5, 1);
+    case 6: STREAM(6, 1);
+    case 7: STREAM(7, 1);
+    default: STREAM(8, 1);
   }
 }

@@ -9,6 +9,39 @@ WORD vec v_fma(vec a, vec b, vec c) { return (vec)_mm256_fmadd_ps((__m256)a, (__
 WORD vec v_zip_lo(vec a, vec b) { return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11); }
 WORD vec v_zip_hi(vec a, vec b) { return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15); }
 
+/* 4 x 4 lanes within each half: lane 4 L + i of to[e] is lane 4 L + e of from[i]. */
+WORD void v_transpose_halves(const __m256 *from, vec *to) {
+  const __m256d low01 = (__m256d)_mm256_unpacklo_ps(from[0], from[1]), high01 = (__m256d)_mm256_unpackhi_ps(from[0], from[1]);
+  const __m256d low23 = (__m256d)_mm256_unpacklo_ps(from[2], from[3]), high23 = (__m256d)_mm256_unpackhi_ps(from[2], from[3]);
+  to[0] = (vec)_mm256_unpacklo_pd(low01, low23);
+  to[1] = (vec)_mm256_unpackhi_pd(low01, low23);
+  to[2] = (vec)_mm256_unpacklo_pd(high01, high23);
+  to[3] = (vec)_mm256_unpackhi_pd(high01, high23);
+}
+
+#define HAS_TRANSPOSE
+WORD void transpose(vec square[8]) {
+  __m256 part[2][4]; /* [e / 4][i]: rows i and 4 + i */
+#pragma clang loop unroll(full)
+  for (int i = 0; i < 4; i++) {
+    part[0][i] = _mm256_permute2f128_ps((__m256)square[i], (__m256)square[4 + i], 0x20);
+    part[1][i] = _mm256_permute2f128_ps((__m256)square[i], (__m256)square[4 + i], 0x31);
+  }
+  v_transpose_halves(part[0], square);
+  v_transpose_halves(part[1], square + 4);
+}
+
+#define LOADED_COLUMNS 4
+/* columns[t] = lane t of 8 rows, `step` bytes apart; memory puts the halves in their places, a third of the shuffles less. */
+WORD void load_columns(const char *rows, int64_t step, vec columns[4]) {
+  __m256 part[4];
+#pragma clang loop unroll(full)
+  for (int i = 0; i < 4; i++)
+    part[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps((const float *)(rows + i * step))),
+                                   _mm_loadu_ps((const float *)(rows + (4 + i) * step)), 1);
+  v_transpose_halves(part, columns);
+}
+
 #define HAS_F16_WORDS
 WORD vec v_from_f16(halfvec h) { return (vec)_mm256_cvtph_ps((__m128i)h); }
 WORD halfvec v_to_f16(vec v) { return (halfvec)_mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT); }

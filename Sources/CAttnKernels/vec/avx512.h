@@ -13,14 +13,69 @@ WORD vec v_zip_hi(vec a, vec b) {
   return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
 }
 
+/* 4 x 4 lanes within each quarter: lane 4 L + i of to[e] is lane 4 L + e of from[i]. */
+WORD void v_transpose_quarters(const __m512 *from, vec *to) {
+  const __m512d low01 = (__m512d)_mm512_unpacklo_ps(from[0], from[1]), high01 = (__m512d)_mm512_unpackhi_ps(from[0], from[1]);
+  const __m512d low23 = (__m512d)_mm512_unpacklo_ps(from[2], from[3]), high23 = (__m512d)_mm512_unpackhi_ps(from[2], from[3]);
+  to[0] = (vec)_mm512_unpacklo_pd(low01, low23);
+  to[1] = (vec)_mm512_unpackhi_pd(low01, low23);
+  to[2] = (vec)_mm512_unpacklo_pd(high01, high23);
+  to[3] = (vec)_mm512_unpackhi_pd(high01, high23);
+}
+
+#define HAS_TRANSPOSE
+/* In place: quarters of rows 4 apart come together, then lanes within quarters. No index registers, no copies. */
+WORD void transpose(vec square[16]) {
+  __m512 part[4][4]; /* [e / 4][i]: rows i, 4 + i, 8 + i, 12 + i */
+#pragma clang loop unroll(full)
+  for (int i = 0; i < 4; i++) {
+    const __m512 a = (__m512)square[i], b = (__m512)square[4 + i], c = (__m512)square[8 + i], d = (__m512)square[12 + i];
+    const __m512 ab_low = _mm512_shuffle_f32x4(a, b, 0x44), ab_high = _mm512_shuffle_f32x4(a, b, 0xee);
+    const __m512 cd_low = _mm512_shuffle_f32x4(c, d, 0x44), cd_high = _mm512_shuffle_f32x4(c, d, 0xee);
+    part[0][i] = _mm512_shuffle_f32x4(ab_low, cd_low, 0x88);
+    part[1][i] = _mm512_shuffle_f32x4(ab_low, cd_low, 0xdd);
+    part[2][i] = _mm512_shuffle_f32x4(ab_high, cd_high, 0x88);
+    part[3][i] = _mm512_shuffle_f32x4(ab_high, cd_high, 0xdd);
+  }
+#pragma clang loop unroll(full)
+  for (int g = 0; g < 4; g++) v_transpose_quarters(part[g], square + 4 * g);
+}
+
+#define LOADED_COLUMNS 4
+/* columns[t] = lane t of 16 rows, `step` bytes apart; memory puts the quarters in their places, half the shuffles. */
+WORD void load_columns(const char *rows, int64_t step, vec columns[4]) {
+  const char *row[4]; /* four bases and multiples of the step address 16 rows */
+  __m512 part[4];
+#pragma clang loop unroll(full)
+  for (int q = 0; q < 4; q++) {
+    row[q] = rows + 4 * q * step;
+    __asm__("" : "+r"(row[q])); /* or the compiler keeps 16 pointers, most of them on the stack */
+  }
+#pragma clang loop unroll(full)
+  for (int i = 0; i < 4; i++) {
+    part[i] = _mm512_castps128_ps512(_mm_loadu_ps((const float *)(row[0] + i * step)));
+    part[i] = _mm512_insertf32x4(part[i], _mm_loadu_ps((const float *)(row[1] + i * step)), 1);
+    part[i] = _mm512_insertf32x4(part[i], _mm_loadu_ps((const float *)(row[2] + i * step)), 2);
+    part[i] = _mm512_insertf32x4(part[i], _mm_loadu_ps((const float *)(row[3] + i * step)), 3);
+  }
+  v_transpose_quarters(part, columns);
+}
+
 #define HAS_F16_WORDS
 WORD vec v_from_f16(halfvec h) { return (vec)_mm512_cvtph_ps((__m256i)h); }
 WORD halfvec v_to_f16(vec v) { return (halfvec)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT); }
 
 #define HAS_LDEXP
+#define HAS_EXP2
 WORD vec v_round(vec x) {
   return (vec)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 WORD vec v_ldexp(vec p, vec n) { return (vec)_mm512_scalef_ps((__m512)p, (__m512)n); } /* gradual underflow */
 #define EXPONENT_LOWEST -160.0f
 #include "float_words.h"
+
+/* The same without clamps: the fraction of an infinity is 0 here. */
+WORD vec v_exp2(vec x) {
+  const vec r = (vec)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  return v_ldexp(v_exp2_fraction(r), x - r);
+}

@@ -38,6 +38,8 @@ WORD vec v_swap(vec v) {
   for (int i = 0; i < LANES; i++) swapped[i] = v[i ^ 1];
   return swapped;
 }
+/* The largest lane; NaN only if all are. */
+WORD real v_highest(vec v) { return __builtin_reduce_max(v); }
 WORD bool v_any(lanemask m) {
   bits any = 0;
   for (int i = 0; i < LANES; i++) any |= m[i];

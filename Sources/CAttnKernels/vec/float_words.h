@@ -55,11 +55,13 @@ WORD vec v_exp2_fraction(vec r) {
   return v_fma(p, r, v_set1(1.0f));
 }
 
-/* 2^x; relative error below 1.2e-7, without a fused multiply-add 1.5e-7. The clamp turns -inf, whose fraction would be NaN, into an exponent that
- * underflows to 0; NaN stays NaN. */
+#ifndef HAS_EXP2
+/* 2^x; relative error below 1.2e-7, without a fused multiply-add 1.5e-7. The clamp turns -inf, whose fraction would be NaN,
+ * into an exponent that underflows to 0; NaN stays NaN. */
 WORD vec v_exp2(vec x) {
   x = v_max(v_set1(EXPONENT_LOWEST), x);
   x = v_min(v_set1(128.0f), x);
   const vec n = v_round(x);
   return v_ldexp(v_exp2_fraction(x - n), n);
 }
+#endif
