@@ -11,7 +11,7 @@ import Glibc
 public final class KVCache: @unchecked Sendable {
     public let batch, kvHeads, maxLength, headDim, valueDim: Int
     public let dtype: DType
-    private let keyRows, valueRows: CacheRows
+    private let memory: CacheMemory
     private let counts: UnsafeMutablePointer<Int>
 
     /// - Throws: `Failure` for a negative size, a dtype that is none of the four, or memory that cannot be had.
@@ -23,33 +23,22 @@ public final class KVCache: @unchecked Sendable {
                              ("value_dim", width)] where size < 0 {
             throw .argument("\(name): expected at least 0, got \(size)")
         }
-        guard [.float32, .float16, .bfloat16, .int8].contains(dtype) else {
-            throw .dtype("dtype: expected float32, float16, bfloat16 or int8, got \(dtype)")
-        }
         let (heads, o1) = batch.multipliedReportingOverflow(by: kvHeads)
         let (rows, o2) = heads.multipliedReportingOverflow(by: maxLength)
         guard !o1, !o2, batch < 1 << 40 else { throw Failure.outOfMemory }
-        let keyRows = try CacheRows(rows, width: headDim, dtype)
-        do {
-            valueRows = try CacheRows(rows, width: width, dtype)
-        } catch {
-            keyRows.free()
-            throw error
-        }
-        guard let memory = calloc(max(batch, 1), MemoryLayout<Int>.size) else {
-            keyRows.free()
-            valueRows.free()
+        let rowsOfAll = try CacheMemory(rows, headDim: headDim, valueDim: width, dtype)
+        guard let lengths = calloc(max(batch, 1), MemoryLayout<Int>.size) else {
+            rowsOfAll.free()
             throw Failure.outOfMemory
         }
-        counts = memory.bindMemory(to: Int.self, capacity: batch)
-        self.keyRows = keyRows
+        memory = rowsOfAll
+        counts = lengths.bindMemory(to: Int.self, capacity: batch)
         (self.batch, self.kvHeads, self.maxLength, self.headDim, self.valueDim) = (batch, kvHeads, maxLength, headDim, width)
         self.dtype = dtype
     }
 
     deinit {
-        keyRows.free()
-        valueRows.free()
+        memory.free()
         free(counts)
     }
 
@@ -67,16 +56,16 @@ extension KVCache {
     private var rowStrides: Dims { [kvHeads &* maxLength, maxLength, 1] }
 
     /// (B, Hkv, longest, D): what the entries hold; past its length, an entry's rows may hold anything.
-    public var keys: Tensor { keyRows.view(shape, rowStrides: rowStrides) }
+    public var keys: Tensor { memory.keys.view(shape, rowStrides: rowStrides) }
 
     /// (B, Hkv, longest, Dv), as `keys`.
-    public var values: Tensor { valueRows.view(shape, rowStrides: rowStrides) }
+    public var values: Tensor { memory.values.view(shape, rowStrides: rowStrides) }
 
     /// (B, Hkv, longest) float32; nil unless the storage is int8.
-    public var keyScales: Tensor? { keyRows.scalesView(shape, rowStrides: rowStrides) }
+    public var keyScales: Tensor? { memory.keys.scalesView(shape, rowStrides: rowStrides) }
 
     /// (B, Hkv, longest) float32; nil unless the storage is int8.
-    public var valueScales: Tensor? { valueRows.scalesView(shape, rowStrides: rowStrides) }
+    public var valueScales: Tensor? { memory.values.scalesView(shape, rowStrides: rowStrides) }
 
     /// (B,) int64: `lengths` as they are at any time.
     public var lengthsView: Tensor { Tensor(data: UnsafeMutableRawPointer(counts), dtype: .int64, shape: [batch]) }
@@ -94,49 +83,19 @@ extension KVCache {
     /// - Throws: `Failure` for whatever does not fit, tokens beyond `maxLength` included; nothing is changed then.
     public func append(key: Tensor, value: Tensor, lengths: [Int]? = nil) throws(Failure) {
         try Library.requireKernels()
-        try check(key, "key", headDim)
-        try check(value, "value", valueDim)
-        let tokens = key.shape[2]
-        guard value.shape[2] == tokens else {
-            throw .shape("value: length is \(value.shape[2]), key has \(tokens)")
-        }
-        if let lengths {
-            guard lengths.count == batch else { throw .shape("lengths: shape is (\(lengths.count),), expected (\(batch),)") }
-            for b in 0..<batch where !(0...tokens).contains(lengths[b]) {
-                throw .argument("lengths: entry \(b) is \(lengths[b]), expected 0 to \(tokens)")
-            }
-        }
+        let added = try memory.checked(key: key, value: value, lengths: lengths, batch: batch, heads: kvHeads)
         for b in 0..<batch {
-            let added = lengths?[b] ?? tokens
-            guard added <= maxLength - counts[b] else {
-                throw .argument("key: entry \(b) holds \(counts[b]) tokens of at most \(maxLength), \(added) more do not fit")
+            guard added[b] <= maxLength - counts[b] else {
+                throw .argument("key: entry \(b) holds \(counts[b]) tokens of at most \(maxLength), \(added[b]) more do not fit")
             }
         }
-        for rows in [keyRows, valueRows] {
-            let whole = Output("cache", rows.view([batch &* kvHeads &* maxLength], rowStrides: [1]))
-            try whole?.expectApart(from: key, "key")
-            try whole?.expectApart(from: value, "value")
-        }
-        let cost = max(tokens &* (headDim &+ valueDim), 1)
-        parallelFor(batch &* kvHeads, grain: max(elementsPerRange / cost, 1)) { heads in
+        parallelFor(batch &* kvHeads, grain: cacheGrain(key.shape[2] &* (headDim &+ valueDim))) { heads in
             for head in heads {
                 let (b, h) = head.quotientAndRemainder(dividingBy: kvHeads)
-                let count = lengths?[b] ?? tokens, first = head &* maxLength &+ counts[b]
-                for (rows, new) in [(keyRows, key), (valueRows, value)] {
-                    rows.store(new.pointer(byOffset: b &* new.strides[0] &+ h &* new.strides[1]), new.dtype,
-                               strides: (new.strides[2], new.strides[3]), count: count, at: first)
-                }
+                memory.store(key: key, value: value, b, h, 0..<added[b], at: head &* maxLength &+ counts[b])
             }
         }
-        for b in 0..<batch { counts[b] += lengths?[b] ?? tokens }
-    }
-
-    private func check(_ new: Tensor, _ name: StaticString, _ width: Int) throws(Failure) {
-        try new.checked(name).expect(rank: 4...4, name)
-        guard [.float32, .float16, .bfloat16].contains(new.dtype) else {
-            throw .dtype("\(name): dtype is \(new.dtype), expected float32, float16 or bfloat16")
-        }
-        try new.expect(shape: [batch, kvHeads, new.shape[2], width], name)
+        for b in 0..<batch { counts[b] += added[b] }
     }
 
     /// Forgets all but the first `length` tokens of each entry; entries that hold fewer stay as they are. 0 empties the cache.
@@ -225,12 +184,11 @@ extension KVCache {
 
     private func move(_ moves: [Move], to target: KVCache, spare: KVCache?) {
         let elements = moves.reduce(0) { $0 + $1.tokens } &* (headDim &+ valueDim)
-        parallelFor(kvHeads, grain: max(elementsPerRange / max(elements, 1), 1)) { heads in
+        parallelFor(kvHeads, grain: cacheGrain(elements)) { heads in
             for h in heads {
                 for move in moves {
-                    let (from, source) = place(move.from, h, in: self, spare), (to, destination) = place(move.to, h, in: target, spare)
-                    destination.keyRows.copy(move.tokens, from: source.keyRows, from, at: to)
-                    destination.valueRows.copy(move.tokens, from: source.valueRows, from, at: to)
+                    let (from, source) = place(move.from, h, in: self, spare), (to, other) = place(move.to, h, in: target, spare)
+                    other.memory.copy(move.tokens, from: source.memory, from, at: to)
                 }
             }
         }
