@@ -317,6 +317,70 @@ int32_t swiftattn_attention_kv_cache(
     const swiftattn_tensor *query, const swiftattn_kv_cache *cache, const swiftattn_attention_options *options,
     const swiftattn_tensor *out, const swiftattn_tensor *lse, const swiftattn_tensor *weights);
 
+/* Keys and values in blocks: keys (num_blocks, block_size, Hkv, D), values (num_blocks, block_size, Hkv, Dv), as
+ * swiftattn_attention_paged takes them. A sequence is known by a number, which is never given twice, and holds
+ * ceil(length / block_size) blocks. A fork shares the blocks of its origin; whoever appends to a block that is shared takes a
+ * copy of its own first. Threads as above. Source: Kwon et al. 2023 (PagedAttention). */
+typedef struct swiftattn_paged_kv_cache swiftattn_paged_kv_cache;
+
+typedef struct swiftattn_paged_kv_cache_options {
+  uint32_t struct_size;
+  uint32_t flags;        /* SWIFTATTN_KV_CACHE_HAS_* */
+  int64_t num_blocks;    /* 0 to 2^31 - 1 */
+  int64_t block_size;    /* tokens of a block, at least 1 */
+  int64_t kv_heads;      /* Hkv */
+  int64_t head_dim;      /* D */
+  int64_t value_dim;     /* Dv; default D. HAS_VALUE_DIM */
+  swiftattn_dtype dtype; /* of the storage: float32, float16, bfloat16 or int8; all zeros: float32 */
+  int32_t reserved;      /* 0 */
+} swiftattn_paged_kv_cache_options;
+
+#define SWIFTATTN_PAGED_KV_CACHE_OPTIONS_INIT { sizeof(swiftattn_paged_kv_cache_options), 0u, 0, 0, 0, 0, 0, { 0, 0, 0 }, 0 }
+
+/* As swiftattn_kv_cache_create and _destroy. */
+int32_t swiftattn_paged_kv_cache_create(const swiftattn_paged_kv_cache_options *options,
+                                        swiftattn_paged_kv_cache **cache);
+void swiftattn_paged_kv_cache_destroy(swiftattn_paged_kv_cache *cache);
+
+/* A new sequence without tokens: its number in *sequence. */
+int32_t swiftattn_paged_kv_cache_open(swiftattn_paged_kv_cache *cache, int64_t *sequence);
+
+/* A new sequence that begins with the first `length` tokens of another, -1 is all of them, and shares their blocks: its
+ * number in *fork. */
+int32_t swiftattn_paged_kv_cache_fork(swiftattn_paged_kv_cache *cache, int64_t sequence, int64_t length, int64_t *fork);
+
+/* Gives a sequence up: blocks that nobody else holds are free, and its number means nothing from now on. */
+int32_t swiftattn_paged_kv_cache_close(swiftattn_paged_kv_cache *cache, int64_t sequence);
+
+/* Forgets all but the first `length` tokens of a sequence; a shorter one stays as it is. */
+int32_t swiftattn_paged_kv_cache_truncate(swiftattn_paged_kv_cache *cache, int64_t sequence, int64_t length);
+
+/* As swiftattn_kv_cache_append, behind the sequences (B,) int32 or int64, each named once. Too few free blocks are
+ * SWIFTATTN_ERROR_INVALID_ARGUMENT, and nothing is changed. */
+int32_t swiftattn_paged_kv_cache_append(swiftattn_paged_kv_cache *cache, const swiftattn_tensor *sequences,
+                                        const swiftattn_tensor *key, const swiftattn_tensor *value,
+                                        const swiftattn_tensor *lengths);
+
+/* What swiftattn_attention_paged takes for the sequences (B,) int32 or int64; each output may be NULL. lengths (B,) int32 or
+ * int64; block_table (B, N) int32 or int64, N at least the blocks of the longest, with -1 past the blocks of a sequence.
+ * *free_blocks: how many nobody holds. */
+int32_t swiftattn_paged_kv_cache_table(const swiftattn_paged_kv_cache *cache, const swiftattn_tensor *sequences,
+                                       const swiftattn_tensor *block_table, const swiftattn_tensor *lengths,
+                                       int64_t *free_blocks);
+
+/* As swiftattn_kv_cache_view: keys (num_blocks, block_size, Hkv, D), values (num_blocks, block_size, Hkv, Dv), key_scales and
+ * value_scales (num_blocks, block_size, Hkv). Rows that hold no token have no meaning. */
+int32_t swiftattn_paged_kv_cache_view(const swiftattn_paged_kv_cache *cache, swiftattn_tensor *keys,
+                                      swiftattn_tensor *values, swiftattn_tensor *key_scales,
+                                      swiftattn_tensor *value_scales);
+
+/* As swiftattn_attention_kv_cache over the sequences (B,) int32 or int64, any of them any number of times; L is the longest
+ * one's length. */
+int32_t swiftattn_attention_paged_kv_cache(
+    const swiftattn_tensor *query, const swiftattn_paged_kv_cache *cache, const swiftattn_tensor *sequences,
+    const swiftattn_attention_options *options,
+    const swiftattn_tensor *out, const swiftattn_tensor *lse, const swiftattn_tensor *weights);
+
 /* ---- Attention backward ------------------------------------------------------------------------------------ */
 
 /* Gradients of scaled dot-product attention: from grad_out, the gradient of a loss with respect to out, those with respect to

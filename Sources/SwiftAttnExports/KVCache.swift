@@ -12,6 +12,22 @@ private func handle(_ cache: KVCache) -> OpaquePointer {
     OpaquePointer(Unmanaged.passRetained(cache).toOpaque())
 }
 
+/// What the options of all caches end with.
+struct CacheStorage {
+    let valueDim: Int?
+    let dtype: DType
+
+    init(flags: UInt32, valueDim: Int64, dtype: swiftattn_dtype, reserved: Int32) throws(Failure) {
+        guard flags & ~SWIFTATTN_KV_CACHE_HAS_VALUE_DIM == 0 else {
+            throw Failure(.invalidArgument, "flags: expected bits of SWIFTATTN_KV_CACHE_HAS_*, got \(flags)")
+        }
+        guard reserved == 0 else { throw Failure(.invalidArgument, "reserved: expected 0, got \(reserved)") }
+        self.valueDim = flags & SWIFTATTN_KV_CACHE_HAS_VALUE_DIM != 0 ? Int(valueDim) : nil
+        let isDefault = dtype.code == 0 && dtype.bits == 0 && dtype.lanes == 0
+        self.dtype = isDefault ? .float32 : try SwiftAttnExports.dtype(dtype, "dtype")
+    }
+}
+
 @_cdecl("swiftattn_kv_cache_create")
 public func swiftattn_kv_cache_create(
     _ options: UnsafePointer<swiftattn_kv_cache_options>?, _ cache: UnsafeMutablePointer<OpaquePointer?>?
@@ -20,15 +36,10 @@ public func swiftattn_kv_cache_create(
         guard let cache else { throw Failure(.nullPointer, "cache: is NULL, expected a place for the handle") }
         guard options != nil else { throw Failure(.nullPointer, "options: is NULL, expected the sizes of the cache") }
         let c = try SwiftAttnExports.options(options, smallest: MemoryLayout<swiftattn_kv_cache_options>.size)
-        guard c.flags & ~SWIFTATTN_KV_CACHE_HAS_VALUE_DIM == 0 else {
-            throw Failure(.invalidArgument, "flags: expected bits of SWIFTATTN_KV_CACHE_HAS_*, got \(c.flags)")
-        }
-        guard c.reserved == 0 else { throw Failure(.invalidArgument, "reserved: expected 0, got \(c.reserved)") }
-        let isDefault = c.dtype.code == 0 && c.dtype.bits == 0 && c.dtype.lanes == 0
+        let storage = try CacheStorage(flags: c.flags, valueDim: c.value_dim, dtype: c.dtype, reserved: c.reserved)
         cache.pointee = try handle(KVCache(
             batch: Int(c.batch), kvHeads: Int(c.kv_heads), maxLength: Int(c.max_len), headDim: Int(c.head_dim),
-            valueDim: c.flags & SWIFTATTN_KV_CACHE_HAS_VALUE_DIM != 0 ? Int(c.value_dim) : nil,
-            dtype: isDefault ? .float32 : dtype(c.dtype, "dtype")))
+            valueDim: storage.valueDim, dtype: storage.dtype))
     }
 }
 

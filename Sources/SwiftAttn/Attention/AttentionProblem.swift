@@ -327,9 +327,11 @@ extension AttentionProblem {
         let lowerRight: Bool
         let rows, keys: Int
 
-        init(_ options: AttentionOptions, batch: Int, rows: Int, keys: Int, lowerRight: Bool) throws(Failure) {
+        init(_ options: AttentionOptions, batch: Int, rows: Int, keys: Int, lowerRight: Bool,
+             keyLengths lengths: [Int]? = nil) throws(Failure) {
             queryLengths = try options.queryLengths?.integers("q_lengths", count: batch, in: 0...rows)
-            keyLengths = try options.keyValueLengths?.integers("kv_lengths", count: batch, in: 0...keys)
+            let given = try options.keyValueLengths?.integers("kv_lengths", count: batch, in: 0...keys)
+            keyLengths = lengths ?? given
             offsets = try options.queryOffsets?.integers(
                 "query_offsets", count: batch, in: -AttentionProblem.largestOffset...AttentionProblem.largestOffset)
             common = options.queryOffset

@@ -28,9 +28,9 @@ public func attentionKVCache(query: Tensor, cache: KVCache, options: AttentionOp
     guard options.keyValueLengths == nil else {
         throw .argument("kv_lengths: expected NULL, the cache has its own lengths")
     }
-    var options = options
-    options.keyValueLengths = cache.lengthsView
-    var stored = StoredKeys(keys: cache.keys, values: cache.values, length: cache.longest, names: ("cache", "cache"))
+    let lengths = cache.lengths
+    var stored = StoredKeys(keys: cache.keys, values: cache.values, lengths: lengths, length: lengths.max() ?? 0,
+                            names: ("cache", "cache"))
     if let keys = cache.keyScales, let values = cache.valueScales { stored.scales = (keys, values) }
     try AttentionProblem(query: query, stored: stored, options: options, out: out, lse: lse, weights: weights).run()
 }
@@ -78,12 +78,38 @@ public func attentionPaged(query: Tensor, keyCache: Tensor, valueCache: Tensor, 
     let (room, overflow) = blockTable.shape[1].multipliedReportingOverflow(by: blockRows)
     guard !overflow else { throw Failure.outOfMemory }
     let lengths = try keyValueLengths.integers("kv_lengths", count: batch, in: 0...room)
-    var options = options
-    options.keyValueLengths = keyValueLengths
     for output in [Output("out", out), Output("lse", lse), Output("weights", weights)] {
         try output?.expectApart(from: blockTable, "block_table")
+        try output?.expectApart(from: keyValueLengths, "kv_lengths")
     }
-    var stored = StoredKeys(keys: keyCache, values: valueCache, length: room, names: ("key_cache", "value_cache"))
+    var stored = StoredKeys(keys: keyCache, values: valueCache, lengths: lengths, length: room,
+                            names: ("key_cache", "value_cache"))
     stored.table = try BlockTable(blockTable, lengths: lengths, blockRows: blockRows, blockCount: blocks)
+    try AttentionProblem(query: query, stored: stored, options: options, out: out, lse: lse, weights: weights).run()
+}
+
+/// The same over sequences of a `PagedKVCache`, whose blocks and lengths it knows.
+///
+/// - Parameters:
+///   - query: (B, Hq, Tq, D), float32, float16 or bfloat16.
+///   - sequences: B of the cache's sequences, any of them any number of times.
+///   - options: without `keyValueLengths`. A mask has L columns, the longest sequence's tokens.
+///   - weights: (B, Hq, Tq, L) float32 or the query's dtype, written.
+public func attentionPaged(query: Tensor, cache: PagedKVCache, sequences: [Int],
+                           options: AttentionOptions = AttentionOptions(),
+                           out: Tensor, lse: Tensor? = nil, weights: Tensor? = nil) throws(Failure) {
+    try Library.requireKernels()
+    try query.checked("query").expect(rank: 4...4, "query")
+    guard query.shape[0] == sequences.count else {
+        throw .shape("query: batch is \(query.shape[0]), expected \(sequences.count) as sequences")
+    }
+    guard options.keyValueLengths == nil else {
+        throw .argument("kv_lengths: expected NULL, the cache has its own lengths")
+    }
+    let lengths = try cache.lengths(sequences)
+    var stored = StoredKeys(keys: cache.keys, values: cache.values, lengths: lengths, length: lengths.max() ?? 0,
+                            names: ("cache", "cache"))
+    if let keys = cache.keyScales, let values = cache.valueScales { stored.scales = (keys, values) }
+    stored.table = try BlockTable(cache.blocks(sequences))
     try AttentionProblem(query: query, stored: stored, options: options, out: out, lse: lse, weights: weights).run()
 }

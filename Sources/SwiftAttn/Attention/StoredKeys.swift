@@ -10,7 +10,8 @@ struct StoredKeys {
     var scales: (keys: Tensor, values: Tensor)?
     /// In one piece: nil.
     var table: BlockTable?
-    /// Tokens that a sequence has room for: L.
+    /// Tokens of each sequence, and those that a sequence has room for: L.
+    let lengths: [Int]
     let length: Int
     /// What errors call them.
     let names: (key: StaticString, value: StaticString)
@@ -29,7 +30,7 @@ struct StoredKeys {
 /// not read.
 final class BlockTable {
     private let numbers: UnsafeMutablePointer<Int64>
-    private var starts: [Int] = []
+    private let starts: [Int]
 
     /// - Parameters:
     ///   - table: (B, max_blocks) int32 or int64.
@@ -37,25 +38,38 @@ final class BlockTable {
     ///   - blockCount: how many blocks there are.
     init(_ table: Tensor, lengths: [Int], blockRows: Int, blockCount: Int) throws(Failure) {
         let used = lengths.map { $0 == 0 ? 0 : ($0 - 1) / blockRows + 1 }
-        var total = 0
-        for count in used { total += count }
-        guard total < 1 << 56, let memory = attn_allocate(max(total, 1) * MemoryLayout<Int64>.size) else {
-            throw Failure.outOfMemory
-        }
-        numbers = memory.bindMemory(to: Int64.self, capacity: total)
-        var next = 0
+        (numbers, starts) = try BlockTable.allocate(used)
         for (b, count) in used.enumerated() {
-            starts.append(next)
             for i in 0..<count {
                 let place = table.pointer(byOffset: b &* table.strides[0] &+ i &* table.strides[1])
                 let number = table.dtype == .int64 ? Int(place.load(as: Int64.self)) : Int(place.load(as: Int32.self))
                 guard (0..<blockCount).contains(number) else {
                     throw .argument("block_table: entry (\(b), \(i)) is \(number), expected 0 <= block < \(blockCount)")
                 }
-                numbers[next] = Int64(number)
-                next += 1
+                numbers[starts[b] + i] = Int64(number)
             }
         }
+    }
+
+    /// Of blocks that are known to be right.
+    init(_ blocks: [[Int]]) throws(Failure) {
+        (numbers, starts) = try BlockTable.allocate(blocks.map(\.count))
+        for (b, row) in blocks.enumerated() {
+            for (i, number) in row.enumerated() { numbers[starts[b] + i] = Int64(number) }
+        }
+    }
+
+    /// Room for so many numbers of each sequence, and where they begin.
+    private static func allocate(_ counts: [Int]) throws(Failure) -> (UnsafeMutablePointer<Int64>, [Int]) {
+        var starts: [Int] = [], total = 0
+        for count in counts {
+            starts.append(total)
+            total += count
+        }
+        guard total < 1 << 56, let memory = attn_allocate(max(total, 1) * MemoryLayout<Int64>.size) else {
+            throw Failure.outOfMemory
+        }
+        return (memory.bindMemory(to: Int64.self, capacity: total), starts)
     }
 
     deinit { attn_free(numbers) }
@@ -64,7 +78,7 @@ final class BlockTable {
 }
 
 extension AttentionProblem {
-    /// query (B, Hq, Tq, D), out (B, Hq, Tq, Dv), lse (B, Hq, Tq), weights (B, Hq, Tq, L); `options.keyValueLengths` is set.
+    /// query (B, Hq, Tq, D), out (B, Hq, Tq, Dv), lse (B, Hq, Tq), weights (B, Hq, Tq, L).
     init(query: Tensor, stored: StoredKeys, options: AttentionOptions, out: Tensor, lse: Tensor?, weights: Tensor?)
         throws(Failure) {
         let (keys, values, names) = (stored.keys, stored.values, stored.names)
@@ -95,7 +109,7 @@ extension AttentionProblem {
         try checkOutputs(query, keys, values, options, out, lse, weights, as: names)
         try setOptions(options, heads: heads)
         let positions = try Positions(options, batch: batch, rows: rows, keys: stored.length,
-                                      lowerRight: options.causal != .upperLeft)
+                                      lowerRight: options.causal != .upperLeft, keyLengths: stored.lengths)
         let maskBatch = try setMask(options.mask, leading: [batch], batch: batch, rows: rows, keys: stored.length, heads: heads)
         if out.isEmpty && (lse?.isEmpty ?? true) && (weights?.isEmpty ?? true) { return }
 

@@ -27,4 +27,22 @@ extension Tensor {
         }
         return result
     }
+
+    /// An output of int32 or int64.
+    func expectIntegers(_ name: StaticString, rank: Int) throws(Failure) {
+        guard dtype == .int32 || dtype == .int64 else {
+            throw .dtype("\(name): dtype is \(dtype), expected int32 or int64")
+        }
+        try expect(rank: rank...rank, name)
+        _ = try checkedOutput(name)
+    }
+
+    func store(_ number: Int, byOffset elements: Int) {
+        let place = pointer(byOffset: elements)
+        if dtype == .int64 {
+            place.storeBytes(of: Int64(number), as: Int64.self)
+        } else {
+            place.storeBytes(of: Int32(truncatingIfNeeded: number), as: Int32.self)
+        }
+    }
 }

@@ -21,6 +21,7 @@ from .gradients import (
     swiglu_backward,
 )
 from .loss import cross_entropy, cross_entropy_backward
+from .paged_cache import PagedKVCache
 from .products import PackedWeight, linear, matmul
 from .rotary import rotary_embedding, rotary_embedding_backward, rotary_tables
 from .rows import layer_norm, rms_norm, softmax
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 __all__ = [
     "KVCache",
     "PackedWeight",
+    "PagedKVCache",
     "additive_attention",
     "additive_attention_backward",
     "alibi_slopes",

@@ -224,6 +224,50 @@ attention_kv_cache = _computing(
     *(_TensorPointer, _TensorPointer, _TensorPointer),  # out, lse, weights
 )
 
+
+class PagedKVCacheOptions(ctypes.Structure):
+    """swiftattn_paged_kv_cache_options."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("num_blocks", c_int64),
+        ("block_size", c_int64),
+        ("kv_heads", c_int64),
+        ("head_dim", c_int64),
+        ("value_dim", c_int64),
+        ("dtype", DType),
+        ("reserved", c_int32),
+    ]
+
+
+paged_kv_cache_create = _computing("paged_kv_cache_create", POINTER(PagedKVCacheOptions), POINTER(c_void_p))
+paged_kv_cache_destroy = _declare("paged_kv_cache_destroy", None, c_void_p)
+paged_kv_cache_open = _computing("paged_kv_cache_open", c_void_p, POINTER(c_int64))
+paged_kv_cache_fork = _computing("paged_kv_cache_fork", c_void_p, c_int64, c_int64, POINTER(c_int64))
+paged_kv_cache_close = _computing("paged_kv_cache_close", c_void_p, c_int64)
+paged_kv_cache_truncate = _computing("paged_kv_cache_truncate", c_void_p, c_int64, c_int64)
+paged_kv_cache_append = _computing(
+    "paged_kv_cache_append",
+    *(c_void_p, _TensorPointer),  # cache, sequences
+    *(_TensorPointer, _TensorPointer, _TensorPointer),  # key, value, lengths
+)
+paged_kv_cache_table = _computing(
+    "paged_kv_cache_table",
+    *(c_void_p, _TensorPointer),  # cache, sequences
+    *(_TensorPointer, _TensorPointer, POINTER(c_int64)),  # block_table, lengths, free_blocks
+)
+paged_kv_cache_view = _computing(
+    "paged_kv_cache_view",
+    c_void_p,
+    *(_TensorPointer, _TensorPointer, _TensorPointer, _TensorPointer),  # keys, values, key_scales, value_scales
+)
+attention_paged_kv_cache = _computing(
+    "attention_paged_kv_cache",
+    *(_TensorPointer, c_void_p, _TensorPointer, _OptionsPointer),  # query, cache, sequences
+    *(_TensorPointer, _TensorPointer, _TensorPointer),  # out, lse, weights
+)
+
 # Attention backward
 
 scaled_dot_product_attention_backward = _computing(

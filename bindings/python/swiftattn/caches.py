@@ -75,8 +75,7 @@ class KVCache:
         self.max_len = options.max_len
         self.head_dim = options.head_dim
         self.value_dim = options.value_dim if options.flags else options.head_dim
-        code, bits = options.dtype.code, options.dtype.bits
-        self.dtype = next(name for name, storage in _STORAGE.items() if storage == (code, bits))
+        self.dtype = _name_of(options.dtype)
 
     def __del__(self, destroy=_ffi.kv_cache_destroy) -> None:
         destroy(getattr(self, "_handle", None))
@@ -213,6 +212,10 @@ class KVCache:
     def lengths(self) -> np.ndarray:
         """(B,) int64, the tokens that each entry holds now; a copy."""
         return lend(self._views()[4], self).copy()
+
+
+def _name_of(dtype: _ffi.DType) -> str:
+    return next(name for name, storage in _STORAGE.items() if storage == (dtype.code, dtype.bits))
 
 
 def _storage(dtype: Any) -> tuple[int, int]:
