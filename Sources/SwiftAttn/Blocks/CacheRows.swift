@@ -91,7 +91,8 @@ struct CacheRows {
         }
     }
 
-    /// Rows `first`, `first + 1`, ... become copies of `count` rows of `other`, of the same dtype and width.
+    /// Rows `first`, `first + 1`, ... become copies of `count` rows of `other`, of the same dtype and width; they may
+    /// overlap.
     func copy(_ count: Int, from other: CacheRows, _ otherFirst: Int, at first: Int) {
         row(first).copyMemory(from: other.row(otherFirst), byteCount: count &* width &* dtype.size)
         if let scales { (scales + first).update(from: other.scales! + otherFirst, count: count) }

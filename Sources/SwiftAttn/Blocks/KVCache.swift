@@ -209,11 +209,10 @@ extension KVCache {
     /// Forgets the first `dropped` tokens of an entry; those that stay move to the front.
     func dropFirst(_ dropped: Int, of entry: Int) {
         let kept = counts[entry] - dropped
-        parallelFor(kvHeads, grain: max(elementsPerRange / max(kept &* (headDim &+ valueDim), 1), 1)) { heads in
+        parallelFor(kvHeads, grain: cacheGrain(kept &* (headDim &+ valueDim))) { heads in
             for h in heads {
                 let first = (entry &* kvHeads &+ h) &* maxLength
-                keyRows.copy(kept, from: keyRows, first &+ dropped, at: first)
-                valueRows.copy(kept, from: valueRows, first &+ dropped, at: first)
+                memory.copy(kept, from: memory, first &+ dropped, at: first)
             }
         }
         counts[entry] = kept
