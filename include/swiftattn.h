@@ -759,6 +759,71 @@ int32_t swiftattn_transformer_forward(const swiftattn_module *module, const swif
                                       const swiftattn_tensor *tgt, const swiftattn_layer_call *call,
                                       const swiftattn_tensor *out);
 
+/* Values of swiftattn_token_model_options.token_positions: what is added to the rows of tokens. */
+#define SWIFTATTN_TOKEN_POSITIONS_NONE 0
+#define SWIFTATTN_TOKEN_POSITIONS_SINUSOIDAL 1 /* swiftattn_sinusoidal_positions */
+#define SWIFTATTN_TOKEN_POSITIONS_LEARNED 2    /* a table of max_positions rows */
+
+/* Values of swiftattn_token_model_options.head: what becomes of the last rows. */
+#define SWIFTATTN_HEAD_NONE 0
+#define SWIFTATTN_HEAD_VOCABULARY 1      /* logits over the vocabulary */
+#define SWIFTATTN_HEAD_TIED_VOCABULARY 2 /* the same, from the embedding's table */
+#define SWIFTATTN_HEAD_CLASSES 3         /* logits over num_classes */
+
+/* Bits of swiftattn_token_model_options.flags. */
+#define SWIFTATTN_TOKEN_MODEL_EMBEDDING_NORM 1u /* a norm over the sum of token, position and type */
+#define SWIFTATTN_TOKEN_MODEL_SHARED_LAYERS 2u  /* one layer is run num_layers times */
+#define SWIFTATTN_TOKEN_MODEL_HEAD_BIAS 4u
+
+typedef struct swiftattn_token_model_options {
+  uint32_t struct_size;
+  uint32_t flags;                       /* SWIFTATTN_TOKEN_MODEL_* */
+  const swiftattn_layer_options *layer; /* of every layer; E is its d_model */
+  int64_t num_layers;
+  int64_t vocab_size;                   /* V */
+  int64_t embedding_dim;                /* W, width of the tables; 0: E. Otherwise a projection follows */
+  int64_t max_positions;                /* of learned positions; 0: 512 */
+  int64_t first_position;               /* row of the first token in the position table */
+  int64_t type_vocab_size;              /* kinds of tokens; 0: none */
+  int64_t num_classes;                  /* of SWIFTATTN_HEAD_CLASSES */
+  int32_t token_positions;              /* SWIFTATTN_TOKEN_POSITIONS_* */
+  int32_t head;                         /* SWIFTATTN_HEAD_* */
+  int32_t final_norm;                   /* SWIFTATTN_NORM_* */
+  int32_t reserved;                     /* 0 */
+} swiftattn_token_model_options;
+
+/* A Transformer over tokens: head(norm(layers(embedding(ids)))); an encoder, or with is_causal a language model.
+ * Parameters: embedding.weight (V, W), embedding.positions.weight (max_positions, W) if learned, embedding.types.weight
+ * (type_vocab_size, W), embedding.norm.*, embedding.projection.weight (E, W) and .bias (E,) where W is not E; layers.N.*, norm.*;
+ * head.weight (V, W) or (num_classes, E) unless tied, head.bias, head.projection.weight (W, E) for a vocabulary where W is not
+ * E. */
+int32_t swiftattn_token_model_create(const swiftattn_token_model_options *options, swiftattn_module **module);
+
+/* Values of swiftattn_token_model_call.pooling: one row for a sequence instead of one for each token. */
+#define SWIFTATTN_POOLING_NONE 0
+#define SWIFTATTN_POOLING_MEAN 1  /* without padding; of a sequence without tokens 0 */
+#define SWIFTATTN_POOLING_FIRST 2
+
+typedef struct swiftattn_token_model_call {
+  uint32_t struct_size;
+  int32_t pooling;                    /* SWIFTATTN_POOLING_* */
+  int32_t normalize;                  /* not 0: rows of the result are scaled to length 1 (without a head) */
+  int32_t reserved;                   /* 0 */
+  swiftattn_visibility visibility;    /* of the tokens among themselves; pooling leaves out what key_padding_mask hides */
+  const swiftattn_tensor *cu_seqlens; /* (B + 1,): ids are packed, (rows,) */
+  const swiftattn_tensor *type_ids;   /* as ids; NULL: 0 */
+  const swiftattn_tensor *hidden;     /* NULL, or written: (L + 1, ..., E), the rows before, between and after the L layers */
+  const swiftattn_tensor *attentions; /* NULL, or written: (L, B, nhead, T, T) of a batch, each layer's attention weights */
+} swiftattn_token_model_call;
+
+#define SWIFTATTN_TOKEN_MODEL_CALL_INIT { sizeof(swiftattn_token_model_call), \
+  SWIFTATTN_POOLING_NONE, 0, 0, { NULL, NULL, 0, 0 }, NULL, NULL, NULL, NULL }
+
+/* ids (B, T) or packed (rows,) int32 or int64 -> out (B, T, N) or (rows, N), with pooling (B, N); N is E, V or num_classes.
+ * call NULL: everything is visible, no pooling. Packed sequences and a padded batch give the same bits. */
+int32_t swiftattn_token_model_forward(const swiftattn_module *module, const swiftattn_tensor *ids,
+                                      const swiftattn_token_model_call *call, const swiftattn_tensor *out);
+
 /* ---- Sampling ---------------------------------------------------------------------------------------------- */
 
 /* Bits of swiftattn_sampling_options.flags: the field is set, even if it holds 0. */

@@ -116,6 +116,8 @@ private func same<F>(_ declared: F, _ exported: F) {}
         same(CSwiftAttn.swiftattn_encoder_forward, SwiftAttnExports.swiftattn_encoder_forward)
         same(CSwiftAttn.swiftattn_decoder_forward, SwiftAttnExports.swiftattn_decoder_forward)
         same(CSwiftAttn.swiftattn_transformer_forward, SwiftAttnExports.swiftattn_transformer_forward)
+        same(CSwiftAttn.swiftattn_token_model_create, SwiftAttnExports.swiftattn_token_model_create)
+        same(CSwiftAttn.swiftattn_token_model_forward, SwiftAttnExports.swiftattn_token_model_forward)
     }
 
     @Test func numbersAreTheHeaders() {

@@ -49,14 +49,15 @@ public final class Encoder: Module, @unchecked Sendable {
         super.init([], children: [("", layers[0])])
     }
 
-    /// torch.nn.TransformerEncoder.
-    public init(_ given: LayerOptions, layers count: Int, norm: NormKind?) throws(Failure) {
+    /// torch.nn.TransformerEncoder. Layers that are shared are one and the same, layers.0.
+    public init(_ given: LayerOptions, layers count: Int, norm: NormKind?, areShared: Bool = false) throws(Failure) {
         options = try given.validated()
         var layers: [EncoderLayer] = []
-        for _ in 0..<(try checkedLayers(count)) { layers.append(try EncoderLayer(options)) }
+        for n in 0..<(try checkedLayers(count)) { layers.append(areShared && n > 0 ? layers[0] : try EncoderLayer(options)) }
         self.layers = layers
         self.norm = try norm.map { (kind) throws(Failure) in try given.makeNorm(kind) }
-        super.init([], children: layers.enumerated().map { ("layers.\($0.offset)", $0.element) } + [("norm", self.norm)])
+        super.init([], children: (areShared ? [layers[0]] : layers).enumerated().map { ("layers.\($0.offset)", $0.element) }
+            + [("norm", self.norm)])
     }
 
     var depth: Int { layers.count }

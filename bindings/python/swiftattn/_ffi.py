@@ -575,6 +575,60 @@ transformer_forward = _computing(
     *(c_void_p, _TensorPointer, _TensorPointer),  # module, src, tgt
     *(_LayerCallPointer, _TensorPointer),  # call, out
 )
+
+TOKEN_POSITIONS = {"none": 0, "sinusoidal": 1, "learned": 2}
+HEADS = {None: 0, "vocabulary": 1, "tied": 2, "classes": 3}
+POOLINGS = {None: 0, "mean": 1, "first": 2}
+
+TOKEN_MODEL_EMBEDDING_NORM = 1
+TOKEN_MODEL_SHARED_LAYERS = 2
+TOKEN_MODEL_HEAD_BIAS = 4
+
+
+class TokenModelOptions(ctypes.Structure):
+    """swiftattn_token_model_options."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("layer", _LayerOptionsPointer),
+        ("num_layers", c_int64),
+        ("vocab_size", c_int64),
+        ("embedding_dim", c_int64),
+        ("max_positions", c_int64),
+        ("first_position", c_int64),
+        ("type_vocab_size", c_int64),
+        ("num_classes", c_int64),
+        ("token_positions", c_int32),
+        ("head", c_int32),
+        ("final_norm", c_int32),
+        ("reserved", c_int32),
+    ]
+
+
+token_model_create = _computing("token_model_create", POINTER(TokenModelOptions), POINTER(c_void_p))
+
+
+class TokenModelCall(ctypes.Structure):
+    """swiftattn_token_model_call."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("pooling", c_int32),
+        ("normalize", c_int32),
+        ("reserved", c_int32),
+        ("visibility", Visibility),
+        ("cu_seqlens", _TensorPointer),
+        ("type_ids", _TensorPointer),
+        ("hidden", _TensorPointer),
+        ("attentions", _TensorPointer),
+    ]
+
+
+token_model_forward = _computing(
+    "token_model_forward", c_void_p, _TensorPointer, POINTER(TokenModelCall), _TensorPointer
+)
+
 # GGUF files
 
 gguf_open = _computing("gguf_open", c_char_p, POINTER(c_void_p))

@@ -18,6 +18,7 @@ _FAMILIES = {
     "llama": "llama",
     "mistral": "llama",
     "qwen2": "llama",
+    **dict.fromkeys(("albert", "bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"), "bert"),
 }
 
 
@@ -26,7 +27,8 @@ def load(path: str | os.PathLike, **options: Any) -> Any:
 
     Args:
         path: told apart by content: a file that begins with GGUF, or a folder whose config.json names a model_type.
-        options: of the model's own class: for decoders those of `swiftattn.models.llama.load`.
+        options: of the model's own class: of decoders those of `swiftattn.models.llama.load`, of encoders those of
+            `swiftattn.models.bert.load`.
 
     Raises ValueError for a path that is neither, and what the family's load raises.
     """

@@ -4,6 +4,7 @@ The batch is always the first dim. load_state_dict takes torch's state dicts, an
 """
 
 from .attention import MultiheadAttention
+from .tokens import TokenModel, TokenOutput
 from .transformer import (
     Transformer,
     TransformerDecoder,
@@ -14,6 +15,8 @@ from .transformer import (
 
 __all__ = [
     "MultiheadAttention",
+    "TokenModel",
+    "TokenOutput",
     "Transformer",
     "TransformerDecoder",
     "TransformerDecoderLayer",
