@@ -57,6 +57,8 @@ def feed_forward(state, x, activation):
     wide = linear(part(state, "linear1."), x)
     if "linear_gate.weight" in state:
         wide = getattr(reference, activation)(linear(part(state, "linear_gate."), x), wide, work=x.dtype.type)
+    elif activation == "gelu_tanh":
+        wide = reference.gelu(wide, "tanh", work=x.dtype.type)
     else:
         wide = getattr(reference, activation)(wide, work=x.dtype.type)
     return linear(part(state, "linear2."), wide)

@@ -147,6 +147,8 @@ def _module(config: dict, family: Family, precision: str) -> nn.TokenModel:
         positions = config["max_position_embeddings"]
     except KeyError as error:
         raise ValueError(f"config.json: lacks {error.args[0]}") from None
+    if family.shared_layers and config.get("embedding_size", size["width"]) == size["width"]:
+        raise ValueError(f"config.json: embedding_size is {size['width']} as hidden_size, expected another")
     words = {"gelu": "gelu", "relu": "relu", "silu": "silu", "swish": "silu", "gelu_new": "gelu_tanh"}
     words["gelu_pytorch_tanh"] = "gelu_tanh"
     if activation not in words:
