@@ -50,7 +50,7 @@ const char *swiftattn_last_error(void);
 /* Version of the library as "MAJOR.MINOR.PATCH"; a constant string. */
 const char *swiftattn_version(void);
 
-/* Instruction set of the kernels in use: "portable", "avx2", "avx512" or "neon"; a constant string. The best one
+/* Instruction set of the kernels in use: "portable", "avx2", "avx512", "amx" or "neon"; a constant string. The best one
  * that the machine has is chosen on the first call, unless the environment variable SWIFTATTN_ISA names another.
  * If it names one that is unknown or that the machine lacks, this returns "unsupported" and every computing
  * function returns SWIFTATTN_ERROR_UNSUPPORTED_ISA. */

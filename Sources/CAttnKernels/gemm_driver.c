@@ -15,7 +15,7 @@
 
 typedef struct job {
   const attn_gemm *gemm;
-  const attn_kernels *kernels;
+  const attn_kernels *kernels, *finishing;
   int64_t row_tiles, column_tiles, mc, nc; /* mc x nc: what a task computes of C */
   bool resident, streamed;
   size_t a_size, b_size, each; /* bytes of a thread's buffers: a, b, sums */
@@ -37,9 +37,9 @@ typedef struct tile {
   char *a, *b, *sums;
 } tile;
 
-/* Bytes of `count` elements along k, in operands. */
+/* Bytes of `count` elements along k, in operands, block by block. */
 static int64_t operands(const attn_kernels *kernels, int64_t count) {
-  return over(count, kernels->depth) * kernels->operand_size;
+  return over(count, kernels->depth) * kernels->operand_size + over(count, kernels->block) * kernels->block_extra;
 }
 
 static const attn_kernels *packer_of(const attn_kernels *kernels) {
@@ -83,7 +83,7 @@ static void finish(const tile *t, int64_t column, int64_t columns, const char *s
   const attn_matrix c = at(&g->c[t->entry], t->i0, j, size);
   const attn_matrix residual = g->residual ? at(&g->residual[t->entry], t->i0, j, size) : c;
   const char *bias = g->bias ? (const char *)g->bias + j * g->bias_stride * size : NULL;
-  t->job->kernels->finish(g, sums, sums_step, &c, g->residual ? &residual : NULL, bias, t->m, columns);
+  t->job->finishing->finish(g, sums, sums_step, &c, g->residual ? &residual : NULL, bias, t->m, columns);
 }
 
 /* Few rows: b is read once, where it lies. */
@@ -136,7 +136,7 @@ static void run_tile(void *context, int64_t task, int thread) {
 bool attn_gemm_run(const attn_gemm *g) {
   const attn_kernels *kernels = attn_products_for(g->dtype, g->precision);
   const int64_t real = g->dtype == ATTN_F64 ? 8 : 4;
-  job J = { .gemm = g, .kernels = kernels };
+  job J = { .gemm = g, .kernels = kernels, .finishing = attn_kernels_for(g->dtype) };
   /* Rows in equal parts; columns in as many parts as keep all threads busy to the end. */
   const int64_t available = attn_threads_for(g->threads, INT32_MAX);
   J.mc = rounded(over(g->m, over(g->m, MC)), kernels->mr);

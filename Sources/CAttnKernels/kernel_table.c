@@ -9,7 +9,7 @@
 #include "cpu_features.h"
 #include "kernel_list.h"
 
-#define DECLARE(isa, tables, has) extern const attn_kernels attn_kernels_##tables##_float, attn_kernels_##tables##_double;
+#define DECLARE(isa, tables, has, may) extern const attn_kernels attn_kernels_##tables##_float, attn_kernels_##tables##_double;
 ATTN_ISA_LIST(DECLARE)
 #define DECLARE_BF16(isa, has) extern const attn_kernels attn_kernels_##isa##_bfloat16;
 ATTN_BF16_LIST(DECLARE_BF16)
@@ -25,11 +25,11 @@ static char error[160];
 static void choose(void) {
   const char *wanted = getenv("SWIFTATTN_ISA");
   if (wanted && !*wanted) wanted = NULL;
-#define CHOOSE(isa, tables, has)                              \
-  if (!name && (!wanted || !strcmp(wanted, #isa)) && (has)) { \
-    name = #isa;                                              \
-    chosen_float = &attn_kernels_##tables##_float;            \
-    chosen_double = &attn_kernels_##tables##_double;          \
+#define CHOOSE(isa, tables, has, may)                                  \
+  if (!name && (!wanted || !strcmp(wanted, #isa)) && (has) && (may)) { \
+    name = #isa;                                                       \
+    chosen_float = &attn_kernels_##tables##_float;                     \
+    chosen_double = &attn_kernels_##tables##_double;                   \
   }
   ATTN_ISA_LIST(CHOOSE)
   chosen_bfloat16 = chosen_float;
@@ -41,13 +41,13 @@ static void choose(void) {
     products[ATTN_BF16][precision] = chosen_bfloat16;
     products[ATTN_F64][precision] = chosen_double;
   }
-#define CHOOSE_PRODUCTS(of, kernels, dtype, precision, has)                                \
+#define CHOOSE_PRODUCTS(of, kernels, dtype, precision, has)                       \
   if (name && (!strcmp(#of, name) || !strcmp(#of, chosen_float->isa)) && (has)) \
     products[dtype][precision] = &attn_kernels_##of##_##kernels;
   ATTN_PRODUCTS_LIST(CHOOSE_PRODUCTS)
   if (name) return;
   char names[64] = "";
-#define LIST(isa, tables, has) if (has) strcat(strcat(names, *names ? ", " : ""), #isa);
+#define LIST(isa, tables, has, may) if ((has) && (may)) strcat(strcat(names, *names ? ", " : ""), #isa);
   ATTN_ISA_LIST(LIST)
   snprintf(error, sizeof error, "SWIFTATTN_ISA: expected one of %s, got %.40s", names, wanted);
 }

@@ -46,15 +46,15 @@ typedef struct attn_kernels {
                         void *scratch);
 
   /* Matrix product: mr rows by nr columns in registers. An operand holds `depth` elements along k; a running sum is of at
-   * most `block` elements. */
-  int mr, nr, depth, operand_size, block;
+   * most `block` elements, behind which the kernels may keep `block_extra` bytes. */
+  int mr, nr, depth, operand_size, block, block_extra;
   /* Whose panels of float a weight is packed in for these kernels, which then pack them on; NULL: their own. */
   const struct attn_kernels *packed_by;
   /* panel[k / depth][nr] = b[p, j]: columns [0, columns) of k rows, zero-padded to nr. */
   void (*pack_b)(attn_dtype dtype, const attn_matrix *b, int64_t k, int64_t columns, void *panel);
   /* block[m][k / depth] = a[i, p]. */
   void (*pack_a)(attn_dtype dtype, const attn_matrix *a, int64_t m, int64_t k, void *block);
-  /* c[m][c_step] (+)= block . panel, nr columns wide. */
+  /* c[m][c_step] (+)= block . panel, nr columns wide. Rows up to a multiple of mr may be read and written. */
   void (*multiply)(int64_t m, int64_t k, const void *block, const void *panel, void *c, int64_t c_step, bool add);
   /* For m <= stream_rows rows: c[m][lane] = block . b, up to `columns` of b whose elements along k are neighbours, read
    * where they lie; sums over runs of `summed` elements, as multiply's over blocks. `line` holds operands of k elements for
@@ -64,7 +64,7 @@ typedef struct attn_kernels {
   void (*pack_few)(attn_dtype dtype, const attn_matrix *a, int64_t m, int64_t k, void *block);
   void (*stream)(attn_dtype dtype, int64_t m, int64_t k, int64_t summed, const void *block, const attn_matrix *b,
                  int64_t columns, void *c, int64_t c_step, void *lines);
-  /* c[m, 0..n) = residual + activation(sums + bias), rounded to the dtype. */
+  /* Of the dtype's own kernels: c[m, 0..n) = residual + activation(sums + bias), rounded to the dtype. */
   void (*finish)(const attn_gemm *gemm, const void *sums, int64_t sums_step, const attn_matrix *c,
                  const attn_matrix *residual, const void *bias, int64_t m, int64_t n);
 

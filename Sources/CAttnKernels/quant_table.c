@@ -15,7 +15,7 @@ static const attn_quant_kernels *chosen;
 /* Place in the list of ISAs, best first. */
 static int rank_of(const char *wanted) {
   int rank = 0;
-#define RANK(isa, tables, has) \
+#define RANK(isa, tables, has, may) \
   if (!strcmp(wanted, #isa)) return rank; \
   rank++;
   ATTN_ISA_LIST(RANK)

@@ -28,7 +28,7 @@ ${CC:-cc} -std=c99 -O2 -g $warnings -Iinclude Tests/C/*.c "$build/test_abi_cpp.o
 
 tally all python3 Tests/C/check_exports.py
 tally all "$test"
-for isa in portable avx2 avx512 neon; do
+for isa in portable avx2 avx512 amx neon; do
   [ "$(SWIFTATTN_ISA=$isa "$test" --isa)" = "$isa" ] || continue
   for threads in 1 2 3; do
     tally failures env SWIFTATTN_ISA=$isa OMP_NUM_THREADS=$threads "$test"

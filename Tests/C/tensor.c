@@ -36,7 +36,8 @@ double dtype_tiny(swiftattn_dtype dtype) {
 double dtype_compute_roundoff(swiftattn_dtype dtype) { return dtype.bits == 64 ? 0x1p-53 : 0x1p-24; }
 
 double dtype_probability_roundoff(swiftattn_dtype dtype) {
-  return dtype_equal(dtype, BF16) && !strcmp(swiftattn_cpu_isa(), "avx512") ? 0x1p-9 : dtype_compute_roundoff(dtype);
+  int rounded = !strcmp(swiftattn_cpu_isa(), "avx512") || !strcmp(swiftattn_cpu_isa(), "amx");
+  return dtype_equal(dtype, BF16) && rounded ? 0x1p-9 : dtype_compute_roundoff(dtype);
 }
 
 /* A 16-bit float with the given mantissa: rounding to a whole number of spacings carries into the exponent field by

@@ -131,10 +131,10 @@ static void version(void) {
 }
 
 static void isa(void) {
-  static const char *const known[] = {"portable", "avx2", "avx512", "neon"};
+  static const char *const known[] = {"portable", "avx2", "avx512", "amx", "neon"};
   const char *forced = getenv("SWIFTATTN_ISA");
   int is_known = 0;
-  for (int n = 0; n < 4; n++) is_known |= strcmp(swiftattn_cpu_isa(), known[n]) == 0;
+  for (int n = 0; n < 5; n++) is_known |= strcmp(swiftattn_cpu_isa(), known[n]) == 0;
   CHECK(is_known, "isa is %s", swiftattn_cpu_isa());
   CHECK(!forced || !*forced || strcmp(forced, swiftattn_cpu_isa()) == 0, "asked for %s, got %s", forced,
         swiftattn_cpu_isa());

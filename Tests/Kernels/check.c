@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "check.h"
 
+#include "amx_emulator.h"
+
 #include <math.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -36,7 +38,7 @@ static void on_crash(int number) {
 void check_begin(const char *isa, const char *real, const char *entry) {
   signal(SIGSEGV, on_crash);
   signal(SIGBUS, on_crash);
-  signal(SIGILL, on_crash);
+  amx_emulator_install(on_crash);
   snprintf(name, sizeof name, "%-9s %-7s %-20s", isa, real, entry);
   context[0] = note[0] = 0;
   failures = checks = 0;

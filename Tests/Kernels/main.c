@@ -6,7 +6,7 @@
 #include "kernel_list.h"
 #include "tests.h"
 
-#define DECLARE(isa, tables, has) extern const attn_kernels attn_kernels_##tables##_float, attn_kernels_##tables##_double;
+#define DECLARE(isa, tables, has, may) extern const attn_kernels attn_kernels_##tables##_float, attn_kernels_##tables##_double;
 ATTN_ISA_LIST(DECLARE)
 #define DECLARE_BF16(isa, has) extern const attn_kernels attn_kernels_##isa##_bfloat16;
 ATTN_BF16_LIST(DECLARE_BF16)
@@ -24,6 +24,7 @@ static void test(const subject *s) {
   test_pack(s);
   test_multiply(s);
   test_stream(s);
+  if (s->real_dtype == ATTN_F32) test_packed_products(s);
   test_finish(s);
   test_softmax(s);
   test_activation(s);
@@ -60,7 +61,8 @@ static void test_products(const subject *s) {
   test_attention(s);
   test_attention_bits(s);
   test_attention_nonfinite(s);
-  test_stream(s);
+  if (s->kernels->stream_rows) test_stream(s);
+  test_packed_products(s);
 }
 
 int main(int argc, char **argv) {
@@ -74,7 +76,7 @@ int main(int argc, char **argv) {
   }
   subject subjects[32];
   int count = 0;
-#define ADD(isa, tables, has)                                                 \
+#define ADD(isa, tables, has, may)                                            \
   if ((only && strcmp(only, #isa)) || strcmp(#isa, #tables)) {                \
   } else if (has) {                                                           \
     subjects[count++] = of_float(#isa, &attn_kernels_##tables##_float);       \
@@ -87,8 +89,8 @@ int main(int argc, char **argv) {
 #define ADD_BF16(isa, has) \
   if ((!only || !strcmp(only, #isa)) && (has)) subjects[count++] = of_bfloat16(#isa, &attn_kernels_##isa##_bfloat16);
   ATTN_BF16_LIST(ADD_BF16)
-#define ADD_PRODUCTS(isa, kernels, dtype, precision, has) \
-  if ((!only || !strcmp(only, #isa)) && (has))            \
+#define ADD_PRODUCTS(isa, kernels, dtype, precision, has)              \
+  if ((!only || !strcmp(only, #isa)) && (has))                          \
     subjects[count++] = of_products(#isa, #kernels, &attn_kernels_##isa##_##kernels, dtype, precision);
   ATTN_PRODUCTS_LIST(ADD_PRODUCTS)
   if (!count) return fprintf(stderr, "no variant to test\n"), 2;
@@ -104,11 +106,13 @@ int main(int argc, char **argv) {
   if (time) return 0;
   test_quant_pack();
   test_quant_run();
+  test_tiles(&subjects[0]);
   for (int i = 0; i < count; i++) {
     const subject *s = &subjects[i];
     if (strcmp(s->kernels->isa, s->isa)) return fprintf(stderr, "%s: table says %s\n", s->isa, s->kernels->isa), 2;
     if (i < all) test(s);
     else test_products(s);
   }
+  if (!only || !strcmp(only, attn_isa_name())) test_drivers();
   return check_report();
 }

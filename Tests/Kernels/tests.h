@@ -30,6 +30,9 @@ void test_norm(const subject *s);
 void test_sum(const subject *s);
 void test_load(const subject *s);
 void test_store(const subject *s);
+void test_packed_products(const subject *s);
+void test_tiles(const subject *s);
+void test_drivers(void);
 
 void test_quant_pack(void);
 void test_quant_tile(const char *name, const attn_quant_kernels *kernels);

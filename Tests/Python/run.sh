@@ -14,7 +14,7 @@ selection=()
 suite OMP_NUM_THREADS=2
 selection=(-m "not once")
 best=$("$python" -c 'import swiftattn; print(swiftattn.cpu_info()["isa"])')
-for isa in portable avx2 avx512 neon; do
+for isa in portable avx2 avx512 amx neon; do
   [ "$isa" != "$best" ] || continue
   [ "$(SWIFTATTN_ISA=$isa "$python" -c 'import swiftattn; print(swiftattn.cpu_info()["isa"])')" = "$isa" ] || continue
   suite SWIFTATTN_ISA=$isa OMP_NUM_THREADS=2

@@ -74,7 +74,7 @@ func expectClose<T: TestElement>(_ got: NDArray<T>, _ exact: [Double], factor: D
 extension TestElement {
     /// For `expectClose` on the output of attention: machines with bfloat16 products round the probabilities before they meet
     /// the values, which are at most 2 in size.
-    static var outFactor: Double { dtype == .bfloat16 && Library.isa == "avx512" ? 0x1p-8 / Computing.epsilon : 16 }
+    static var outFactor: Double { dtype == .bfloat16 && ["avx512", "amx"].contains(Library.isa) ? 0x1p-8 / Computing.epsilon : 16 }
 }
 
 /// (B, Hq, Tq, D), (B, Hkv, Tk, D), (B, Hkv, Tk, Dv) in float64.

@@ -9,6 +9,7 @@ isas=portable
 if [ "$(uname -m)" = aarch64 ]; then isas+=" neon"; fi
 if has avx2 fma f16c; then isas+=" avx2"; fi
 if has avx2 fma f16c avx512f avx512bw avx512dq avx512vl; then isas+=" avx512"; fi
+if has avx512_bf16 amx_tile amx_bf16; then isas+=" amx"; fi
 
 swift build --build-tests "${test[@]:2}"
 for isa in $isas; do

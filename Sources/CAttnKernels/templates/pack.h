@@ -101,7 +101,9 @@ WORD void store_row_of(attn_dtype dtype, const real *from, int64_t count, void *
   store_some(dtype, last, to + i * step, stride, count - i);
 }
 
-static void store_row(attn_dtype dtype, const void *reals, int64_t count, void *out, int64_t stride) {
+/* Not every table has rows to store. */
+static __attribute__((unused)) void store_row(attn_dtype dtype, const void *reals, int64_t count, void *out,
+                                              int64_t stride) {
   OF_ANY_DTYPE(dtype, store_row_of, reals, count, out, stride);
 }
 

@@ -9,7 +9,7 @@ from ._tensor import integer
 def cpu_info() -> dict[str, str | int]:
     """{"isa": kernels in use, "threads": largest number that a call may use, "version": of the library}.
 
-    isa is "portable", "avx2", "avx512" or "neon"; "unsupported" if SWIFTATTN_ISA names one that the machine lacks.
+    isa is "portable", "avx2", "avx512", "amx" or "neon"; "unsupported" if SWIFTATTN_ISA names one that the machine lacks.
     """
     return {"isa": _ffi.cpu_isa().decode(), "threads": get_num_threads(), "version": _ffi.version().decode()}
 

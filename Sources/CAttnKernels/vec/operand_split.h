@@ -1,0 +1,36 @@
+/* Floats as sums of bfloat16, the largest part first: three parts hold a float exactly, two hold 16 bits of it and every
+ * float16 exactly. AVX512-BF16 rounds; what is left after a part is exact. */
+
+typedef uint32_t pair __attribute__((aligned(4), may_alias)); /* of bfloat16, the first in the lower half */
+
+/* Pairs (low[i], high[i]) of the next part; low and high become what is left. */
+WORD vec v_take_pairs(vec *low, vec *high) {
+  const __m512i a = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)*low));
+  const __m512i b = _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)*high)), 16);
+  *low -= (vec)_mm512_slli_epi32(a, 16);
+  *high -= (vec)b;
+  return (vec)_mm512_or_si512(a, b);
+}
+/* The same of neighbours: pairs (low[0], low[1]), ... (high[LANES - 2], high[LANES - 1]). */
+WORD vec v_take_neighbours(vec *low, vec *high) {
+  const __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)*high, (__m512)*low);
+  *low -= (vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(both)), 16);
+  *high -= (vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(both, 1)), 16);
+  return (vec)both;
+}
+/* The numbers of a part as floats: the lower and the upper halves of pairs. */
+WORD vec v_low_of(vec pairs) { return (vec)((ivec)pairs << 16); }
+WORD vec v_high_of(vec pairs) { return (vec)((ivec)pairs & (ivec){0} - 65536); }
+
+/* Masks of lanes from and to bits. */
+WORD lanemask v_lanes_of(uint32_t bits) { return (lanemask)_mm512_movm_epi32((__mmask16)bits); }
+WORD uint32_t v_bits(lanemask m) { return _mm512_movepi32_mask((__m512i)m); }
+
+/* Numbers whose parts do not multiply as they do: Inf and NaN, so large that a part or a product overflows, so small that
+ * a part or a product of parts is subnormal and would count as 0. In between, the smallest product of parts of two
+ * numbers is above 2^-126: 2^-50 2^-23 2^-50, and a sum of 128 products below 2^128. */
+WORD lanemask v_hard(vec x) {
+  typedef uint32_t uvec __attribute__((vector_size(VEC_BYTES)));
+  const uvec size = (uvec)x & 0x7fffffffu;
+  return (lanemask)((size - 0x26800000u > 0x5d800000u - 0x26800000u) & (size != 0)); /* outside 2^-50 to 2^60, not 0 */
+}
