@@ -105,7 +105,7 @@ static void a_gemm(int kind) {
 
 static attn_plan plan_of(attention_case *c, int32_t threads, bool split) {
   const attention_options *o = &c->options;
-  const int64_t group = o->q_heads / o->kv_heads, lanes = attn_tile_rows(o->dtype, c->problem.precision);
+  const int64_t group = o->q_heads / o->kv_heads, lanes = attn_tile_rows(&c->problem);
   const int64_t rows = random_int(1, o->q_rows < lanes ? o->q_rows : lanes);
   const int64_t heads = group < lanes / rows ? group : lanes / rows;
   const int64_t tiles = o->kv_heads * ((group + heads - 1) / heads) * ((o->q_rows + rows - 1) / rows);
