@@ -1076,8 +1076,8 @@ int32_t swiftattn_dropout_backward(const swiftattn_tensor *grad_out, double p, u
 /* ---- Gradients --------------------------------------------------------------------------------------------- */
 
 /* Below, grad_out is the gradient of the forward function's out and has its shape and dtype; a gradient dname has the shape
- * and dtype of name. Sums over rows run in an order that depends on the number of rows alone: 64 rows one after the
- * other, and the sums of these in a binary tree. The gradient of matmul is two of them: da = grad_out . b^T, db = a^T .
+ * and dtype of name. Sums over rows run in an order that depends on the number of rows alone: 64 rows, eight at
+ * a time, and the sums of these in a binary tree. The gradient of matmul is two of them: da = grad_out . b^T, db = a^T .
  * grad_out. Those of the other functions stand beside them. */
 
 /* With z = x . weight^T + bias and g = grad_out * activation'(z): dx = g . weight, dweight = g^T . x, dbias = sum of g over
@@ -1116,7 +1116,7 @@ int32_t swiftattn_swiglu_backward(const swiftattn_tensor *grad_out, const swifta
 int32_t swiftattn_geglu_backward(const swiftattn_tensor *grad_out, const swiftattn_tensor *gate, const swiftattn_tensor *up,
                                  int32_t approximate, const swiftattn_tensor *dgate, const swiftattn_tensor *dup);
 
-/* dtable[v, :] = sum of grad_out[i, :] over the i with ids[i] = v, in the order of i, 64 at a time and their sums; 0 for
+/* dtable[v, :] = sum of grad_out[i, :] over the i with ids[i] = v, in an order that the i decide; 0 for
  * rows that no id names. grad_out (..., N), ids (...) as in swiftattn_embedding, dtable (V, N). */
 int32_t swiftattn_embedding_backward(const swiftattn_tensor *grad_out, const swiftattn_tensor *ids,
                                      const swiftattn_tensor *dtable);

@@ -141,10 +141,9 @@ void attn_additive_values(attn_dtype dtype, int64_t keys, int64_t columns, const
   attn_kernels_for(dtype)->additive_values(keys, columns, scores, weights, values, step, out);
 }
 
-void attn_additive_gradient(const attn_additive *problem, const attn_additive_rows *own, int64_t row,
-                            const attn_additive_rows *other, int64_t count, const void *grads, int64_t grad_step,
-                            void *sums, void *shares) {
-  attn_kernels_for(problem->dtype)->additive_gradient(problem, own, row, other, count, grads, grad_step, sums, shares);
+void attn_additive_gradient(const attn_additive *problem, const void *own, const void *other, int64_t count,
+                            const void *grads, int64_t grad_step, void *sums, void *shares) {
+  attn_kernels_for(problem->dtype)->additive_gradient(problem, own, other, count, grads, grad_step, sums, shares);
 }
 
 void attn_additive_score_gradients(attn_dtype dtype, int64_t keys, int64_t columns, const void *scores, const void *weights,

@@ -89,9 +89,8 @@ typedef struct attn_kernels {
   void (*additive_scores)(const attn_additive *problem, int64_t query, const void *mask, int64_t mask_column, void *scores);
   void (*additive_values)(int64_t keys, int64_t columns, const void *scores, const void *weights, const void *values,
                           int64_t step, void *out);
-  void (*additive_gradient)(const attn_additive *problem, const attn_additive_rows *own, int64_t row,
-                            const attn_additive_rows *other, int64_t count, const void *grads, int64_t grad_step,
-                            void *sums, void *shares);
+  void (*additive_gradient)(const attn_additive *problem, const void *own, const void *other, int64_t count,
+                            const void *grads, int64_t grad_step, void *sums, void *shares);
   void (*additive_score_gradients)(int64_t keys, int64_t columns, const void *scores, const void *weights,
                                    const void *grad, const void *values, int64_t step, void *grads);
 

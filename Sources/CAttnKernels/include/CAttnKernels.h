@@ -296,7 +296,7 @@ typedef struct attn_activation_gradient {
 } attn_activation_gradient;
 void attn_activation_gradient_row(const attn_activation_gradient *problem);
 
-/* sums[j] += x[rows[0]][j] + ... + x[rows[count - 1]][j] in this order; rows lie `step` bytes apart, NULL stands for 0, 1, ... */
+/* sums[j] += x[rows[0]][j] + ... + x[rows[count - 1]][j] in an order that count decides; rows lie `step` bytes apart, NULL stands for 0, 1, ... */
 void attn_add_rows(attn_dtype dtype, int64_t n, const void *x, int64_t step, int64_t column, const int64_t *rows,
                    int64_t count, void *sums);
 
@@ -323,6 +323,7 @@ typedef struct attn_additive {
   attn_dtype dtype, mask_dtype;
   int64_t keys, padded;
   const void *v; /* [padded], 0 behind the last */
+  bool exact;    /* tanh of each sum, without the short cut by exponentials */
   attn_additive_rows q, k;
 } attn_additive;
 
@@ -333,11 +334,10 @@ void attn_additive_scores(const attn_additive *problem, int64_t query, const voi
 /* out[d] = sum over visible keys of weights[j] values[j][d]; values `step` reals apart. */
 void attn_additive_values(attn_dtype dtype, int64_t keys, int64_t columns, const void *scores, const void *weights,
                           const void *values, int64_t step, void *out);
-/* For a row of `own` and `count` rows of `other`, with gradients grads[j * grad_step] of their scores: sums[h] = v[h]
+/* For a row of sums and `count` rows on the other side, with gradients grads[j * grad_step] of their scores: sums[h] = v[h]
  * sum_j grads[j] (1 - t^2), shares[h] = sum_j grads[j] t, or shares NULL. Both padded. */
-void attn_additive_gradient(const attn_additive *problem, const attn_additive_rows *own, int64_t row,
-                            const attn_additive_rows *other, int64_t count, const void *grads, int64_t grad_step,
-                            void *sums, void *shares);
+void attn_additive_gradient(const attn_additive *problem, const void *own, const void *other, int64_t count,
+                            const void *grads, int64_t grad_step, void *sums, void *shares);
 /* Gradients of the scores through softmax: weights[j] (grad . values[j] - mean), 0 for hidden keys. */
 void attn_additive_score_gradients(attn_dtype dtype, int64_t keys, int64_t columns, const void *scores, const void *weights,
                                    const void *grad, const void *values, int64_t step, void *grads);

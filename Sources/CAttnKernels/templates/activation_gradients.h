@@ -1,13 +1,15 @@
 /* Slopes of the activations, and gradients through them with or without a gate. */
 
-/* s = 1 / (1 + e^-u), and s (1 - s) without cancellation at either end. */
+/* s = 1 / (1 + e^-u), and the smaller one of s and 1 - s, neither of which cancels. */
 typedef struct sigmoid {
-  vec value, slope;
+  vec value, smaller;
 } sigmoid;
 
 WORD sigmoid v_sigmoid(vec u) {
-  const vec e = v_exp(-v_abs(u)), far = (real)1 / ((real)1 + e);
-  return (sigmoid){ v_select(u < (vec){0}, e * far, far), e * far * far };
+  const vec e = v_exp(-v_abs(u)), d = (real)1 + e, lost = e - (d - (real)1);
+  /* what rounding 1 + e took away would be most of the error */
+  const vec share = lost / d, smaller = v_fma(-e / d, share, e / d), far = v_fma((real)-1 / d, share, (real)1 / d);
+  return (sigmoid){ v_select(u < (vec){0}, smaller, far), smaller };
 }
 
 /* Where every slope has reached its limit, so that Inf * 0 does not come about. */
@@ -17,15 +19,17 @@ WORD vec slope(attn_activation activation, vec x) {
   switch (activation) {
     case ATTN_RELU: return v_select(x <= (vec){0}, (vec){0}, v_set1(1));
     case ATTN_GELU: return v_gelu_slope(x);
-    case ATTN_GELU_TANH: { /* gelu = x s(2 u) */
+    case ATTN_GELU_TANH: { /* x s(u), u = c (x + 0.044715 x^3) with c = sqrt(8/pi) in two parts */
+      const real c = (real)1.5957691216057308, low = (real)(1.5957691216057308 - (double)c);
       const vec z = v_within(x, 50), square = z * z;
-      const sigmoid s = v_sigmoid(z * (real)1.5957691216057308 * ((real)1 + (real)0.044715 * square));
-      return s.value + z * s.slope * ((real)1.5957691216057308 * ((real)1 + (real)0.134145 * square));
+      const sigmoid s = v_sigmoid(v_fma(z, v_set1(c), z * v_fma(square, v_set1((real)0.07135481627260025), v_set1(low))));
+      const vec steep = v_fma(z, v_set1(c), z * v_fma(square, v_set1((real)0.21406444881780076), v_set1(low)));
+      return v_fma(steep * s.smaller, (real)1 - s.smaller, s.value);
     }
     case ATTN_SILU: {
       const vec z = v_within(x, 1000);
       const sigmoid s = v_sigmoid(z);
-      return s.value + z * s.slope;
+      return v_fma(z * s.smaller, (real)1 - s.smaller, s.value);
     }
     default: return v_set1(1);
   }

@@ -61,8 +61,8 @@ static void additive_scores(const attn_additive *A, int64_t query, const void *m
       continue;
     }
     const real *k = (const real *)A->k.sums + j * padded, *ke = (const real *)A->k.exps + j * padded;
-    const real score = is_near(A->q.largest, query) && is_near(A->k.largest, j) ? additive_score(padded, A->v, qe, ke)
-                                                                                : additive_score_far(padded, A->v, q, k);
+    const bool is_short = !A->exact && is_near(A->q.largest, query) && is_near(A->k.largest, j);
+    const real score = is_short ? additive_score(padded, A->v, qe, ke) : additive_score_far(padded, A->v, q, k);
     s[j] = mask ? s[j] + score : score;
   }
 }
@@ -76,7 +76,7 @@ static void additive_values(int64_t keys, int64_t columns, const void *scores, c
     vec sum = {0};
     for (int64_t j = 0; j < keys;) {
       vec some = {0};
-      for (int64_t end = j + 64 < keys ? j + 64 : keys; j < end; j++)
+      for (int64_t end = j + SHORT_SUM < keys ? j + SHORT_SUM : keys; j < end; j++)
         if (s[j] != -INFINITE) some = v_fma(v_set1(p[j]), load_some(ROW_REAL, (const real *)values + j * step + d, 1, count), some);
       sum += some;
     }
@@ -86,35 +86,23 @@ static void additive_values(int64_t keys, int64_t columns, const void *scores, c
 
 /* For one row and the rows on the other side, of which row j has the gradient grads[j * grad_step] of its score:
  *   sums[h] = v[h] sum_j grads[j] (1 - t[j,h]^2);  shares[h] = sum_j grads[j] t[j,h], t = tanh of both sums. shares NULL: none.
- * Both padded. Pairs whose gradient is 0 are left out: whatever a hidden key holds. */
-static void additive_gradient(const attn_additive *A, const attn_additive_rows *own, int64_t row,
-                              const attn_additive_rows *other, int64_t count, const void *grads, int64_t grad_step,
-                              void *sums, void *shares) {
+ * Both padded. Pairs whose gradient is 0 are left out: whatever a hidden key holds. tanh is taken as it is: the short cut of
+ * the scores would cost digits that a gradient shows. */
+static void additive_gradient(const attn_additive *A, const void *own, const void *other, int64_t count, const void *grads,
+                              int64_t grad_step, void *sums, void *shares) {
   const int64_t padded = A->padded;
-  const real *g = grads, *v = A->v, *x = (const real *)own->sums + row * padded, *xe = (const real *)own->exps + row * padded;
-  const bool near = is_near(own->largest, row);
+  const real *g = grads, *v = A->v, *x = own, *y = other;
   for (int64_t h = 0; h < padded; h += LANES) {
-    const vec xh = v_load(x + h), xeh = v_load(xe + h);
+    const vec own_sum = v_load(x + h);
     vec slopes = {0}, tanhs = {0};
     for (int64_t j = 0; j < count;) {
       vec some_slopes = {0}, some_tanhs = {0};
-      for (int64_t end = j + 64 < count ? j + 64 : count; j < end; j++) {
+      for (int64_t end = j + SHORT_SUM < count ? j + SHORT_SUM : count; j < end; j++) {
         const real gradient = g[j * grad_step];
         if (gradient == 0) continue;
-        const int64_t at = j * padded + h;
-        vec t, s;
-        if (near && is_near(other->largest, j)) {
-          const vec e = xeh * v_load((const real *)other->exps + at), r = (real)1 / (e + (real)1);
-          t = (e - (real)1) * r;
-          s = (real)4 * e * r * r;
-        } else {
-          const vec u = v_abs(xh + v_load((const real *)other->sums + at));
-          const vec e = v_exp((real)-2 * u), r = (real)1 / (e + (real)1);
-          t = v_tanh(xh + v_load((const real *)other->sums + at));
-          s = (real)4 * e * r * r;
-        }
-        some_slopes = v_fma(v_set1(gradient), s, some_slopes);
-        if (shares) some_tanhs = v_fma(v_set1(gradient), t, some_tanhs);
+        const vec t = v_tanh(own_sum + v_load(y + j * padded + h)), factor = v_set1(gradient);
+        some_slopes = v_fma(factor, v_fma(-t, t, v_set1(1)), some_slopes);
+        if (shares) some_tanhs = v_fma(factor, t, some_tanhs);
       }
       slopes += some_slopes;
       tanhs += some_tanhs;

@@ -40,15 +40,17 @@ WORD void softmax_dense(attn_dtype dtype, int64_t n, const void *x, void *out, r
     }
     sums += some;
   }
-  real sum = 0;
-  for (int i = 0; i < LANES; i++) sum += sums[i];
-  const vec factor = v_set1(1 / (sum == 0 ? 1 : sum));
+  double sum = 0;
+  for (int i = 0; i < LANES; i++) sum += (double)sums[i];
+  /* 1 / sum in two parts: rounding it would move all of the row by the same share */
+  const double inverse = 1 / (sum == 0 ? 1 : sum);
+  const vec factor = v_set1((real)inverse), lower = v_set1((real)(inverse - (double)(real)inverse));
   if (n < LANES) {
-    store_some(dtype, last * factor, out, 1, n);
+    store_some(dtype, v_fma(last, factor, last * lower), out, 1, n);
     return;
   }
   if (whole < n) v_store(exps + n - LANES, last);
-  WRITE_ROW(dtype, out, n, stream, v_load(exps + j) * factor);
+  WRITE_ROW(dtype, out, n, stream, v_fma(v_load(exps + j), factor, v_load(exps + j) * lower));
 }
 
 static void softmax_row(const attn_rows *shape, const void *x, void *out, void *scratch) {

@@ -47,8 +47,11 @@ struct AdditiveRun {
     private let score: Value
     private let mask: Tensor?
     private let queryEntries, keyEntries: [Int]
+    private let isExact: Bool
 
-    init(_ problem: AdditiveProblem, _ pool: Pool) throws(Failure) {
+    /// isExact: to the last digits, which gradients show; takes twice as long.
+    init(_ problem: AdditiveProblem, isExact: Bool = false, _ pool: Pool) throws(Failure) {
+        self.isExact = isExact
         self.problem = problem
         query = try AdditiveProjection(problem.inputs.query, problem.inputs.queryWeight, pool)
         key = try AdditiveProjection(problem.inputs.key, problem.inputs.keyWeight, pool)
@@ -62,7 +65,7 @@ struct AdditiveRun {
     /// What the kernels want of one entry of the leading dims.
     func kernel(_ entry: Int) -> attn_additive {
         attn_additive(dtype: problem.dtype.computing.kernel, mask_dtype: mask?.dtype.kernel ?? ATTN_BOOL,
-                      keys: Int64(problem.keys), padded: Int64(query.padded), v: UnsafeRawPointer(score.tensor.data),
+                      keys: Int64(problem.keys), padded: Int64(query.padded), v: UnsafeRawPointer(score.tensor.data), exact: isExact,
                       q: query.rows(queryEntries[entry]), k: key.rows(keyEntries[entry]))
     }
 

@@ -49,7 +49,7 @@ public func additiveAttentionBackward(gradOut: Tensor, _ inputs: AdditiveInputs,
     try expectApart(gradients.named, from: inputs.named + [("grad_out", gradOut)])
 
     let pool = Pool(), real = problem.dtype.computing
-    let run = try AdditiveRun(problem, pool)
+    let run = try AdditiveRun(problem, isExact: true, pool)
     let weights = try Value(real, problem.shape(problem.keys), in: pool)
     let scoreGradients = try Value(real, problem.shape(problem.keys), in: pool)
     let dq = try Value(real, run.query.sums.tensor.shape, in: pool), dk = try Value(real, run.key.sums.tensor.shape, in: pool)
@@ -65,15 +65,8 @@ public func additiveAttentionBackward(gradOut: Tensor, _ inputs: AdditiveInputs,
             attn_additive_score_gradients(real.kernel, keys, Int64(problem.columns), row.scores, row.weights,
                                           row.place(in: grad.tensor), values, Int64(step), ds)
             var kernel = run.kernel(row.entry)
-            withUnsafePointer(to: &kernel) { p in
-                let own = p.pointee.q, other = p.pointee.k
-                withUnsafePointer(to: own) { own in
-                    withUnsafePointer(to: other) { other in
-                        attn_additive_gradient(p, own, Int64(row.query), other, keys, ds, 1, row.place(in: dq.tensor),
-                                               row.place(in: shares.tensor))
-                    }
-                }
-            }
+            attn_additive_gradient(&kernel, kernel.q.sums + row.query * padded * real.size, kernel.k.sums, keys, ds, 1,
+                                   row.place(in: dq.tensor), row.place(in: shares.tensor))
         }
     }
     let keyRows = batch * problem.keys, queries = problem.queries, keys = problem.keys
@@ -83,15 +76,8 @@ public func additiveAttentionBackward(gradOut: Tensor, _ inputs: AdditiveInputs,
             let (entry, j) = number.quotientAndRemainder(dividingBy: keys)
             let ds = scoreGradients.tensor.pointer(byOffset: entry * queries * keys + j)
             var kernel = run.kernel(entry)
-            withUnsafePointer(to: &kernel) { p in
-                let own = p.pointee.k, other = p.pointee.q
-                withUnsafePointer(to: own) { own in
-                    withUnsafePointer(to: other) { other in
-                        attn_additive_gradient(p, own, Int64(j), other, Int64(queries), ds, Int64(keys),
-                                               dk.tensor.pointer(byOffset: number * padded), nil)
-                    }
-                }
-            }
+            attn_additive_gradient(&kernel, kernel.k.sums + j * padded * real.size, kernel.q.sums, Int64(queries), ds, Int64(keys),
+                                   dk.tensor.pointer(byOffset: number * padded), nil)
         }
     }
     try project(dq, run.query, problem.hidden, dx: gradients.query, dweight: gradients.queryWeight, pool)

@@ -3,7 +3,7 @@
 import CAttnKernels
 import Glibc
 
-/// dtable[v, :] = Σ of gradOut[i, :] over the i with ids[i] = v, in the order of i: 64 at a time, and their sums.
+/// dtable[v, :] = Σ of gradOut[i, :] over the i with ids[i] = v, in the order of i: eight at a time, 64 of them, and their sums.
 ///
 /// - Parameters:
 ///   - gradOut: (..., N), floating.

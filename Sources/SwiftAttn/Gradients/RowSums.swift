@@ -3,8 +3,8 @@
 import CAttnKernels
 import Glibc
 
-/// Rows are added up in chunks of 64, one after the other, and the chunks' sums in a binary tree: neighbours first. Threads
-/// share the chunks and the pairs of the tree, and decide nothing else.
+/// Rows are added up in chunks of 64, eight at a time, and the chunks' sums in a binary tree: neighbours first. Threads share
+/// the chunks and the pairs of the tree, and decide nothing else.
 struct RowSums {
     static let chunk = 64
 
@@ -32,6 +32,13 @@ struct RowSums {
 
     /// Where the sum of a chunk is taken.
     func place(_ chunk: Int, kind: Int = 0) -> UnsafeMutableRawPointer { scratch.row(chunk * kinds + kind)! }
+
+    /// Adds what `part` holds, unless it is nil, and leaves zeros there.
+    func add(_ part: UnsafeMutableRawPointer?, to chunk: Int, kind: Int) {
+        guard let part else { return }
+        attn_add_rows(dtype.computing.kernel, Int64(columns), part, 0, 1, nil, 1, place(chunk, kind: kind))
+        memset(part, 0, columns * dtype.computing.size)
+    }
 
     /// The sum over all chunks, which it leaves in the first one.
     func total(kind: Int = 0) -> UnsafeMutableRawPointer {

@@ -87,6 +87,13 @@ struct RowScratch {
 
     /// nil without rows.
     func row(_ i: Int) -> UnsafeMutableRawPointer? { memory.map { $0 + i &* step } }
+
+    /// The same, of zeros.
+    func cleared(_ i: Int) -> UnsafeMutableRawPointer? {
+        let row = row(i)
+        if let row { memset(row, 0, step) }
+        return row
+    }
 }
 
 /// `count` rows of `columns` reals while `body` runs; asked for before anything is written.
