@@ -71,7 +71,7 @@ static void a_gemm(int kind) {
     of_b[i] = (attn_matrix){ view_at(&w, i, 0, 0), 1, k };
     of_c[i] = entry(&c, i, 0);
   }
-  attn_gemm gemm = { .dtype = dtype, .precision = kinds[kind].precision, .m = m, .n = n, .k = k, .batch = batch, .a = of_a,
+  attn_gemm gemm = { .dtype = dtype, .b_dtype = dtype, .precision = kinds[kind].precision, .m = m, .n = n, .k = k, .batch = batch, .a = of_a,
                      .b = of_b, .c = of_c, .activation = ATTN_IDENTITY, .threads = 1 };
   check_context("gemm %s batch %ld m %ld n %ld k %ld", kinds[kind].name, (long)batch, (long)m, (long)n, (long)k);
   double *expected = run_gemm(gemm, &c);
