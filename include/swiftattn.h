@@ -824,6 +824,61 @@ typedef struct swiftattn_token_model_call {
 int32_t swiftattn_token_model_forward(const swiftattn_module *module, const swiftattn_tensor *ids,
                                       const swiftattn_token_model_call *call, const swiftattn_tensor *out);
 
+/* Bits of swiftattn_encoder_decoder_options.flags. */
+#define SWIFTATTN_ENCODER_DECODER_SHARED_EMBEDDING 1u /* of source and target */
+#define SWIFTATTN_ENCODER_DECODER_TIED_HEAD 2u        /* the head's weight is the target embedding's table */
+#define SWIFTATTN_ENCODER_DECODER_HEAD_BIAS 4u
+
+typedef struct swiftattn_encoder_decoder_options {
+  uint32_t struct_size;
+  uint32_t flags;                       /* SWIFTATTN_ENCODER_DECODER_* */
+  const swiftattn_layer_options *layer; /* of every layer; E is its d_model */
+  int64_t num_encoder_layers;
+  int64_t num_decoder_layers;
+  int64_t src_vocab_size;
+  int64_t tgt_vocab_size;               /* V; not read with SHARED_EMBEDDING */
+  int64_t embedding_dim;                /* W of both embeddings; 0: E. Otherwise a projection follows */
+  int64_t max_positions;                /* of learned positions; 0: 512 */
+  int32_t token_positions;              /* SWIFTATTN_TOKEN_POSITIONS_* */
+  int32_t reserved;                     /* 0 */
+} swiftattn_encoder_decoder_options;
+
+/* The Transformer of the paper over tokens: head(decoder(embedding(tgt), encoder(embedding(src)))). Parameters:
+ * src_embedding.* and, unless shared, tgt_embedding.* as a token model's embedding.*; encoder.*, decoder.* as a transformer's;
+ * head.* as a token model's. */
+int32_t swiftattn_encoder_decoder_create(const swiftattn_encoder_decoder_options *options, swiftattn_module **module);
+
+/* src (B, S), tgt (B, T) int32 or int64 -> out (B, T, V) logits; attentions NULL, or written: (num_decoder_layers, B, nhead, T, S),
+ * the weights of cross-attention. call as a transformer's, without offsets; NULL: everything is visible, to earlier tokens
+ * of tgt too. */
+int32_t swiftattn_encoder_decoder_forward(const swiftattn_module *module, const swiftattn_tensor *src,
+                                          const swiftattn_tensor *tgt, const swiftattn_layer_call *call,
+                                          const swiftattn_tensor *out, const swiftattn_tensor *attentions);
+
+typedef struct swiftattn_beam_options {
+  uint32_t struct_size;
+  int32_t beams;         /* 0 or 1: greedy decoding */
+  int64_t start;         /* the token that every sequence begins with; it is not part of the result */
+  int64_t end;           /* the token that ends a sequence; it is part of it */
+  uint32_t flags;        /* SWIFTATTN_BEAM_HAS_LENGTH_PENALTY: the field is set, even if it holds 0 */
+  int32_t reserved;      /* 0 */
+  double length_penalty; /* n tokens are worth the sum of their log-probabilities / n^length_penalty; default 1 */
+} swiftattn_beam_options;
+
+#define SWIFTATTN_BEAM_HAS_LENGTH_PENALTY 1u
+
+/* For each of src (B, S) the best sequence that a beam search finds, token by token through KV caches; the memory's keys and
+ * values are projected once.
+ *   key_padding_mask (B, S) as in swiftattn_visibility, or NULL
+ *   ids (B, N) int64, written: at most N tokens, -1 behind the last; scores (B,) float64 or NULL, written: what they are worth
+ * In each step the beams' tokens compete by the sum of log-probabilities, and the best 2 * beams are looked at: an end among the
+ * first `beams` completes a sequence, others go on. A source is done with `beams` complete sequences and none going on that
+ * could be worth more than the worst of these now. Equal sums: the earlier beam and the smaller token first. float64 modules
+ * are not taken. */
+int32_t swiftattn_encoder_decoder_write(const swiftattn_module *module, const swiftattn_tensor *src,
+                                        const swiftattn_tensor *key_padding_mask, const swiftattn_beam_options *options,
+                                        const swiftattn_tensor *ids, const swiftattn_tensor *scores);
+
 /* ---- Sampling ---------------------------------------------------------------------------------------------- */
 
 /* Bits of swiftattn_sampling_options.flags: the field is set, even if it holds 0. */

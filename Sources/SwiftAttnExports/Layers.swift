@@ -64,7 +64,7 @@ public func swiftattn_transformer_create(_ options: UnsafePointer<swiftattn_laye
     }
 }
 
-private func layerCall(_ pointer: UnsafePointer<swiftattn_layer_call>?) throws(Failure) -> LayerCall {
+func layerCall(_ pointer: UnsafePointer<swiftattn_layer_call>?) throws(Failure) -> LayerCall {
     let c = try options(pointer, smallest: MemoryLayout<swiftattn_layer_call>.size)
     guard c.reserved == 0 else { throw Failure(.invalidArgument, "reserved: expected 0, got \(c.reserved)") }
     var result = LayerCall()

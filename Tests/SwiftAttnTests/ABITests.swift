@@ -118,6 +118,9 @@ private func same<F>(_ declared: F, _ exported: F) {}
         same(CSwiftAttn.swiftattn_transformer_forward, SwiftAttnExports.swiftattn_transformer_forward)
         same(CSwiftAttn.swiftattn_token_model_create, SwiftAttnExports.swiftattn_token_model_create)
         same(CSwiftAttn.swiftattn_token_model_forward, SwiftAttnExports.swiftattn_token_model_forward)
+        same(CSwiftAttn.swiftattn_encoder_decoder_create, SwiftAttnExports.swiftattn_encoder_decoder_create)
+        same(CSwiftAttn.swiftattn_encoder_decoder_forward, SwiftAttnExports.swiftattn_encoder_decoder_forward)
+        same(CSwiftAttn.swiftattn_encoder_decoder_write, SwiftAttnExports.swiftattn_encoder_decoder_write)
     }
 
     @Test func numbersAreTheHeaders() {

@@ -212,10 +212,30 @@ extension MultiheadAttention {
             try attentionVarlen(query: query, key: keys.key, value: keys.value, cumulativeQueries: starts.queries,
                                 cumulativeKeys: starts.keys, options: call, out: context)
         } else {
-            try scaledDotProductAttention(query: query, key: keys.key, value: keys.value, options: call, out: context,
+            let group = keys.key.shape[0] == 0 ? 1 : query.shape[0] / keys.key.shape[0]
+            try scaledDotProductAttention(query: query.grouped(group), key: keys.key.shared(by: group),
+                                          value: keys.value.shared(by: group), options: call, out: context.grouped(group),
                                           weights: weights)
         }
         guard let output else { return heads }
         return try pass.linear(heads, output.weight.all, output.bias?.all, residual: residual, out: out)
+    }
+}
+
+extension Tensor {
+    /// Sequences (B * group, H, T, D) as (B, group, H, T, D).
+    fileprivate func grouped(_ group: Int) -> Tensor {
+        if group == 1 { return self }
+        return reshaped([shape[0] / group, group, shape[1], shape[2], shape[3]],
+                        strides: [group &* strides[0], strides[0], strides[1], strides[2], strides[3]])
+    }
+
+    /// Keys (B, H, S, D) that all sequences of a group look at, (B, 1, H, S, D).
+    fileprivate func shared(by group: Int) -> Tensor {
+        if group == 1 { return self }
+        var result = self
+        result.shape.insert(1, at: 1)
+        result.strides.insert(0, at: 1)
+        return result
     }
 }

@@ -129,14 +129,61 @@ public final class Decoder: Module, @unchecked Sendable {
             starts: rows.starts(rows), memoryStarts: rows.starts(source))
     }
 
-    func run(_ x: Value, memory: Value, _ sight: DecoderLayer.Sight, out: Tensor? = nil, _ pass: Pass) throws(Failure) -> Value {
-        var x = x
-        for (n, layer) in layers.enumerated() {
-            let keys = try layer.crossAttention.projectKeys(memory, memory, pass)
-            x = try layer(x, memory: keys, sight, out: n + 1 == layers.count && norm == nil ? out : nil, pass)
+    func run(_ x: Value, memory: Value, _ sight: DecoderLayer.Sight, observed: Observation = Observation(), out: Tensor? = nil,
+             _ pass: Pass) throws(Failure) -> Value {
+        try run(x, sight, out, pass) { (n, x, out) throws(Failure) in
+            let keys = try layers[n].crossAttention.projectKeys(memory, memory, starts: sight.memoryStarts?.keys, pass)
+            return try layers[n](x, memory: keys, sight, weights: observed.weights(n), out: out, pass)
         }
+    }
+
+    /// Of a memory that was projected, with caches of the tokens before.
+    func run(_ x: Value, _ state: DecoderState, _ pass: Pass) throws(Failure) -> Value {
+        try run(x, state.sight, nil, pass) { (n, x, out) throws(Failure) in
+            try layers[n](x, memory: state.keys[n], state.sight, cache: state.caches[n], out: out, pass)
+        }
+    }
+
+    private func run(_ x: Value, _ sight: DecoderLayer.Sight, _ out: Tensor?, _ pass: Pass,
+                     _ layer: (Int, Value, Tensor?) throws(Failure) -> Value) throws(Failure) -> Value {
+        var x = x
+        for n in layers.indices { x = try layer(n, x, n + 1 == layers.count && norm == nil ? out : nil) }
         guard let norm else { return x }
         return try norm(x, out: out, pass)
+    }
+
+    /// For tokens one after another: memory (B, S, E) is projected once, for `beams` sequences each.
+    func start(memory: Value, padding: Tensor?, beams: Int, maxLength: Int, _ pass: Pass) throws(Failure) -> DecoderState {
+        let batch = memory.tensor.shape[0], keys = memory.tensor.shape[1], rows = batch * beams
+        var repeated: Value?
+        if let padding {
+            let copy = try pass.value(padding.dtype, [batch, beams, keys])
+            try copyElements(padding.reshaped([batch, beams, keys], strides: [padding.strides[0], 0, padding.strides[1]]), to: copy.tensor)
+            repeated = copy
+        }
+        let shape = MaskedShape(batch: rows, heads: options.heads, queries: 1, keys: keys, dtype: options.dtype, isBatched: true)
+        let visible = try ResolvedVisibility(Visibility(keyPaddingMask: repeated?.tensor.reshaped([rows, keys], strides: [keys, 1])),
+                                             shape, memoryNames, pass)
+        var state = DecoderState(sight: DecoderLayer.Sight(own: ResolvedVisibility(causalFrom: 0), memory: visible))
+        for layer in layers {
+            state.keys.append(try layer.crossAttention.projectKeys(memory, memory, pass))
+            let attention = layer.attention
+            state.caches.append(try KVCache(batch: rows, kvHeads: attention.keyValueHeads, maxLength: maxLength,
+                                            headDim: attention.headDim, dtype: options.dtype))
+        }
+        return state
+    }
+}
+
+/// A decoder between two tokens: the projected memory, and what the tokens so far left.
+struct DecoderState {
+    let sight: DecoderLayer.Sight
+    fileprivate(set) var keys: [ProjectedKeys] = []
+    fileprivate(set) var caches: [KVCache] = []
+
+    /// Sequence i goes on as sequence indices[i] did.
+    func reorder(_ indices: [Int]) throws(Failure) {
+        for cache in caches { try cache.reorder(indices) }
     }
 }
 

@@ -26,6 +26,18 @@ func copyConverting(_ source: Tensor, to out: Tensor) throws(Failure) {
     }
 }
 
+/// out = source, of one dtype, any it may be, and of one shape; out is apart from it.
+func copyElements(_ source: Tensor, to out: Tensor) throws(Failure) {
+    if out.isEmpty { return }
+    let size = out.dtype.size
+    let walk = try RowWalk(out.shape, [out, source])
+    let isDense = walk.step(0) == size && walk.step(1) == size
+    walk.forEachRun(0..<walk.count) { _, count, at in
+        if isDense { return at[0].copyMemory(from: at[1], byteCount: count &* size) }
+        for i in 0..<count { (at[0] + i &* walk.step(0)).copyMemory(from: at[1] + i &* walk.step(1), byteCount: size) }
+    }
+}
+
 /// A row of any floating dtype as float32 or float64.
 private func load(_ dtype: DType, _ row: UnsafeRawPointer, _ stride: Int, _ count: Int, as wanted: DType,
                   into place: UnsafeMutableRawPointer) {

@@ -629,6 +629,60 @@ token_model_forward = _computing(
     "token_model_forward", c_void_p, _TensorPointer, POINTER(TokenModelCall), _TensorPointer
 )
 
+ENCODER_DECODER_SHARED_EMBEDDING = 1
+ENCODER_DECODER_TIED_HEAD = 2
+ENCODER_DECODER_HEAD_BIAS = 4
+
+
+class EncoderDecoderOptions(ctypes.Structure):
+    """swiftattn_encoder_decoder_options."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("layer", _LayerOptionsPointer),
+        ("num_encoder_layers", c_int64),
+        ("num_decoder_layers", c_int64),
+        ("src_vocab_size", c_int64),
+        ("tgt_vocab_size", c_int64),
+        ("embedding_dim", c_int64),
+        ("max_positions", c_int64),
+        ("token_positions", c_int32),
+        ("reserved", c_int32),
+    ]
+
+
+encoder_decoder_create = _computing("encoder_decoder_create", POINTER(EncoderDecoderOptions), POINTER(c_void_p))
+encoder_decoder_forward = _computing(
+    "encoder_decoder_forward",
+    *(c_void_p, _TensorPointer, _TensorPointer),  # module, src, tgt
+    *(_LayerCallPointer, _TensorPointer, _TensorPointer),  # call, out, attentions
+)
+
+BEAM_HAS_LENGTH_PENALTY = 1
+
+
+class BeamOptions(ctypes.Structure):
+    """swiftattn_beam_options."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("beams", c_int32),
+        ("start", c_int64),
+        ("end", c_int64),
+        ("flags", c_uint32),
+        ("reserved", c_int32),
+        ("length_penalty", c_double),
+    ]
+
+
+encoder_decoder_write = _computing(
+    "encoder_decoder_write",
+    *(c_void_p, _TensorPointer, _TensorPointer),  # module, src, key_padding_mask
+    POINTER(BeamOptions),
+    *(_TensorPointer, _TensorPointer),  # ids, scores
+)
+
 # GGUF files
 
 gguf_open = _computing("gguf_open", c_char_p, POINTER(c_void_p))

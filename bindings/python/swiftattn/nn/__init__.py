@@ -4,6 +4,7 @@ The batch is always the first dim. load_state_dict takes torch's state dicts, an
 """
 
 from .attention import MultiheadAttention
+from .encoder_decoder import EncoderDecoder, Written
 from .tokens import TokenModel, TokenOutput
 from .transformer import (
     Transformer,
@@ -14,6 +15,7 @@ from .transformer import (
 )
 
 __all__ = [
+    "EncoderDecoder",
     "MultiheadAttention",
     "TokenModel",
     "TokenOutput",
@@ -22,4 +24,5 @@ __all__ = [
     "TransformerDecoderLayer",
     "TransformerEncoder",
     "TransformerEncoderLayer",
+    "Written",
 ]
