@@ -56,6 +56,10 @@ const char *swiftattn_version(void);
  * function returns SWIFTATTN_ERROR_UNSUPPORTED_ISA. */
 const char *swiftattn_cpu_isa(void);
 
+/* What the machine has, whatever SWIFTATTN_ISA says, among the features that have kernels of their own: words of "avx2",
+ * "avx512", "avx512_vnni", "avx512_bf16", "amx" and "neon" with spaces between them; a constant string, maybe empty. */
+const char *swiftattn_cpu_features(void);
+
 /* Largest number of threads that a later call may use, for the whole process: 1 to 1024, or 0 for the default
  * (OMP_NUM_THREADS if set, else the processors in the affinity mask of the process). */
 int32_t swiftattn_set_num_threads(int32_t threads);

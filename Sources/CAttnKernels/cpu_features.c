@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "cpu_features.h"
 
+#include "CAttnKernels.h"
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <stdint.h>
@@ -70,3 +72,22 @@ bool attn_cpu_has_avx512_bf16(void) { return false; }
 bool attn_cpu_has_avx2(void) { return false; }
 bool attn_cpu_has_avx512(void) { return false; }
 #endif
+
+#if defined(__aarch64__)
+#define HAS_NEON true
+#else
+#define HAS_NEON false
+#endif
+
+const char *attn_cpu_feature(int n) {
+  const struct { const char *name; bool has; } all[] = {
+    { "avx2", attn_cpu_has_avx2() },
+    { "avx512", attn_cpu_has_avx512() },
+    { "avx512_vnni", attn_cpu_has_avx512_vnni() },
+    { "avx512_bf16", attn_cpu_has_avx512_bf16() },
+    { "neon", HAS_NEON },
+  };
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+    if (all[i].has && n-- == 0) return all[i].name;
+  return NULL;
+}

@@ -16,6 +16,11 @@ nonisolated(unsafe) private let isa: UnsafePointer<CChar> = UnsafePointer(strdup
 @_cdecl("swiftattn_cpu_isa")
 public func swiftattn_cpu_isa() -> UnsafePointer<CChar> { isa }
 
+nonisolated(unsafe) private let features: UnsafePointer<CChar> = UnsafePointer(strdup(Library.features.joined(separator: " "))!)
+
+@_cdecl("swiftattn_cpu_features")
+public func swiftattn_cpu_features() -> UnsafePointer<CChar> { features }
+
 @_cdecl("swiftattn_set_num_threads")
 public func swiftattn_set_num_threads(_ threads: Int32) -> Int32 {
     status { () throws(Failure) in try Library.setThreadCount(Int(threads)) }

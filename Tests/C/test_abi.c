@@ -140,6 +140,15 @@ static void isa(void) {
         swiftattn_cpu_isa());
 }
 
+static void features(void) {
+  const char *isa = swiftattn_cpu_isa(), *all = swiftattn_cpu_features();
+  CHECK(all == swiftattn_cpu_features(), "the string moved");
+  CHECK(!strcmp(isa, "portable") || strstr(all, isa), "isa is %s, the features are %s", isa, all);
+#if defined(__x86_64__)
+  CHECK(!strstr(all, "neon") && (!strstr(all, "avx512") || strstr(all, "avx2 avx512")), "features are %s", all);
+#endif
+}
+
 static void thread_count(void) {
   int32_t before = swiftattn_get_num_threads();
   const char *asked = getenv("OMP_NUM_THREADS");
@@ -184,6 +193,7 @@ void run_abi(void) {
   check_run("abi: the same from C++", same_from_cpp);
   check_run("abi: version", version);
   check_run("abi: isa", isa);
+  check_run("abi: features", features);
   check_run("abi: thread count", thread_count);
   check_run("abi: last error is per thread", last_error_is_per_thread);
 }

@@ -13,6 +13,7 @@ private func same<F>(_ declared: F, _ exported: F) {}
         same(CSwiftAttn.swiftattn_last_error, SwiftAttnExports.swiftattn_last_error)
         same(CSwiftAttn.swiftattn_version, SwiftAttnExports.swiftattn_version)
         same(CSwiftAttn.swiftattn_cpu_isa, SwiftAttnExports.swiftattn_cpu_isa)
+        same(CSwiftAttn.swiftattn_cpu_features, SwiftAttnExports.swiftattn_cpu_features)
         same(CSwiftAttn.swiftattn_set_num_threads, SwiftAttnExports.swiftattn_set_num_threads)
         same(CSwiftAttn.swiftattn_get_num_threads, SwiftAttnExports.swiftattn_get_num_threads)
         same(CSwiftAttn.swiftattn_scaled_dot_product_attention, SwiftAttnExports.swiftattn_scaled_dot_product_attention)

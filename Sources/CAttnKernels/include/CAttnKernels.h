@@ -17,6 +17,8 @@ typedef enum attn_precision { ATTN_HIGHEST = 0, ATTN_HIGH = 1, ATTN_MEDIUM = 2 }
 const char *attn_isa_name(void);
 /* What is wrong with SWIFTATTN_ISA, when attn_isa_name() is NULL. */
 const char *attn_isa_error(void);
+/* Name of number n, from 0, among the features of this machine that have kernels of their own; NULL behind the last. */
+const char *attn_cpu_feature(int n);
 
 /* ---- memory ---- */
 

@@ -8,6 +8,15 @@ public enum Library {
     /// "avx512", "avx2", "neon" or "portable"; nil if the environment variable SWIFTATTN_ISA cannot be obeyed.
     public static var isa: String? { attn_isa_name().map { String(cString: $0) } }
 
+    /// What the machine has among the features that have kernels of their own: "avx2", "avx512", "avx512_vnni", "avx512_bf16",
+    /// "amx", "neon".
+    public static var features: [String] {
+        Array(sequence(state: Int32(0)) { n in
+            defer { n += 1 }
+            return attn_cpu_feature(n).map { String(cString: $0) }
+        })
+    }
+
     /// Threads that a call may use, 1 to 1024; 0 sets the default.
     public static func setThreadCount(_ count: Int) throws(Failure) {
         guard (0...1024).contains(count) else {

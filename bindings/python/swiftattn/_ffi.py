@@ -81,6 +81,7 @@ last_error = _declare("last_error", c_char_p)
 
 version = _declare("version", c_char_p)
 cpu_isa = _declare("cpu_isa", c_char_p)
+cpu_features = _declare("cpu_features", c_char_p)
 set_num_threads = _computing("set_num_threads", c_int32)
 get_num_threads = _declare("get_num_threads", c_int32)
 

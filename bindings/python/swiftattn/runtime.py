@@ -6,12 +6,18 @@ from . import _ffi
 from ._tensor import integer
 
 
-def cpu_info() -> dict[str, str | int]:
-    """{"isa": kernels in use, "threads": largest number that a call may use, "version": of the library}.
+def cpu_info() -> dict[str, str | int | list[str]]:
+    """{"isa": kernels in use, "threads": largest number that a call may use, "version": of the library, "features": what
+    the machine has among "avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx" and "neon"}.
 
     isa is "portable", "avx2", "avx512", "amx" or "neon"; "unsupported" if SWIFTATTN_ISA names one that the machine lacks.
     """
-    return {"isa": _ffi.cpu_isa().decode(), "threads": get_num_threads(), "version": _ffi.version().decode()}
+    return {
+        "isa": _ffi.cpu_isa().decode(),
+        "threads": get_num_threads(),
+        "version": _ffi.version().decode(),
+        "features": _ffi.cpu_features().decode().split(),
+    }
 
 
 def set_num_threads(n: int) -> None:
