@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 EXTRAS = {
+    "models": ("tokenizers", "jinja2", "safetensors", "ml_dtypes"),
     "plots": ("matplotlib",),
 }
 

@@ -6,11 +6,11 @@ import argparse
 import os
 import sys
 
-from . import bench, info
+from . import attend, bench, embed, generate, info
 from .extras import missing
 from .failure import Failure
 
-COMMANDS = (info, bench)
+COMMANDS = (info, generate, embed, attend, bench)
 
 
 def main(words: list[str] | None = None) -> int:

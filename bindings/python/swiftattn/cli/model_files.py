@@ -1,11 +1,26 @@
-"""Where the model is that a MODEL argument names."""
+"""The model that a MODEL argument names."""
 
 from __future__ import annotations
 
 import importlib.metadata
 from pathlib import Path
+from typing import Any
+
+from swiftattn import models
 
 from .failure import Failure
+
+# What a command can work with, by the module of swiftattn.models that loads it.
+KINDS = {"llama": "a language model", "bert": "a text encoder"}
+
+
+def load(name: str, wanted: str | None = None, **limits: Any) -> Any:
+    """The model, which has to be of a kind if one is wanted; limits are options of its loader."""
+    place = find(name)
+    kind = models.family(place)
+    if wanted not in (None, kind):
+        raise Failure(f"{name}: is {KINDS[kind]}, expected {KINDS[wanted]}")
+    return models.load(place, **limits)
 
 
 def find(name: str) -> Path:

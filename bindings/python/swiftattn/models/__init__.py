@@ -10,7 +10,7 @@ from typing import Any
 
 from .gguf import GGUFFile
 
-__all__ = ["GGUFFile", "load"]
+__all__ = ["GGUFFile", "family", "load"]
 
 # The module of a family has load(path, **options). Keys: "gguf" for a GGUF file, else the model_type of a folder's config.json.
 _FAMILIES = {
@@ -33,10 +33,16 @@ def load(path: str | os.PathLike, **options: Any) -> Any:
     Raises ValueError for a path that is neither, and what the family's load raises.
     """
     place = Path(os.fspath(path))
-    return import_module(f".{_FAMILIES[_family(place)]}", __name__).load(place, **options)
+    return import_module(f".{family(place)}", __name__).load(place, **options)
 
 
-def _family(place: Path) -> str:
+def family(path: str | os.PathLike) -> str:
+    """The module of this package that loads what is there: "llama"; raises as load."""
+    place = Path(os.fspath(path))
+    return _FAMILIES[_model_type(place)]
+
+
+def _model_type(place: Path) -> str:
     try:
         if not place.is_dir():
             with place.open("rb") as file:
@@ -48,8 +54,8 @@ def _family(place: Path) -> str:
         raise ValueError(f"path: {error.filename} cannot be read: {error.strerror}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"path: {place / 'config.json'} is not JSON: {error}") from None
-    family = config.get("model_type") if isinstance(config, dict) else None
-    if family not in _FAMILIES or family == "gguf":
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind not in _FAMILIES or kind == "gguf":
         known = ", ".join(sorted(_FAMILIES.keys() - {"gguf"}))
-        raise ValueError(f"path: {place / 'config.json'} has model_type {family!r}, expected one of {known}")
-    return family
+        raise ValueError(f"path: {place / 'config.json'} has model_type {kind!r}, expected one of {known}")
+    return kind
