@@ -378,64 +378,6 @@ rotary_embedding_backward = _computing(
     _TensorPointer,  # dx
 )
 
-# Sampling
-
-SAMPLING_HAS_TEMPERATURE = 1
-SAMPLING_HAS_TOP_P = 2
-
-
-class SamplingOptions(ctypes.Structure):
-    """swiftattn_sampling_options."""
-
-    _fields_ = [
-        ("struct_size", c_uint32),
-        ("flags", c_uint32),
-        ("temperature", c_double),
-        ("top_k", c_int64),
-        ("top_p", c_double),
-        ("min_p", c_double),
-        ("repetition_penalty", c_double),
-        ("presence_penalty", c_double),
-        ("frequency_penalty", c_double),
-        ("previous_tokens", _TensorPointer),
-        ("seed", c_uint64),
-        ("draw", c_uint64),
-    ]
-
-
-sample = _computing("sample", _TensorPointer, POINTER(SamplingOptions), _TensorPointer)
-sampling_distribution = _computing("sampling_distribution", _TensorPointer, POINTER(SamplingOptions), _TensorPointer)
-
-# Loss
-
-CROSS_ENTROPY_HAS_IGNORE_INDEX = 1
-
-
-class CrossEntropyOptions(ctypes.Structure):
-    """swiftattn_cross_entropy_options."""
-
-    _fields_ = [
-        ("struct_size", c_uint32),
-        ("flags", c_uint32),
-        ("ignore_index", c_int64),
-        ("label_smoothing", c_double),
-    ]
-
-
-cross_entropy = _computing(
-    "cross_entropy",
-    _TensorPointer,
-    _TensorPointer,
-    POINTER(CrossEntropyOptions),
-    _TensorPointer,  # logits, targets, loss
-)
-cross_entropy_backward = _computing(
-    "cross_entropy_backward",
-    *(c_double, _TensorPointer, _TensorPointer),  # grad_loss, logits, targets
-    POINTER(CrossEntropyOptions),
-    *(_TensorPointer, _TensorPointer),  # loss, grad_logits
-)
-
 # Blocks
 
 
@@ -682,6 +624,64 @@ encoder_decoder_write = _computing(
     *(c_void_p, _TensorPointer, _TensorPointer),  # module, src, key_padding_mask
     POINTER(BeamOptions),
     *(_TensorPointer, _TensorPointer),  # ids, scores
+)
+
+# Sampling
+
+SAMPLING_HAS_TEMPERATURE = 1
+SAMPLING_HAS_TOP_P = 2
+
+
+class SamplingOptions(ctypes.Structure):
+    """swiftattn_sampling_options."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("temperature", c_double),
+        ("top_k", c_int64),
+        ("top_p", c_double),
+        ("min_p", c_double),
+        ("repetition_penalty", c_double),
+        ("presence_penalty", c_double),
+        ("frequency_penalty", c_double),
+        ("previous_tokens", _TensorPointer),
+        ("seed", c_uint64),
+        ("draw", c_uint64),
+    ]
+
+
+sample = _computing("sample", _TensorPointer, POINTER(SamplingOptions), _TensorPointer)
+sampling_distribution = _computing("sampling_distribution", _TensorPointer, POINTER(SamplingOptions), _TensorPointer)
+
+# Loss
+
+CROSS_ENTROPY_HAS_IGNORE_INDEX = 1
+
+
+class CrossEntropyOptions(ctypes.Structure):
+    """swiftattn_cross_entropy_options."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("flags", c_uint32),
+        ("ignore_index", c_int64),
+        ("label_smoothing", c_double),
+    ]
+
+
+cross_entropy = _computing(
+    "cross_entropy",
+    _TensorPointer,
+    _TensorPointer,
+    POINTER(CrossEntropyOptions),
+    _TensorPointer,  # logits, targets, loss
+)
+cross_entropy_backward = _computing(
+    "cross_entropy_backward",
+    *(c_double, _TensorPointer, _TensorPointer),  # grad_loss, logits, targets
+    POINTER(CrossEntropyOptions),
+    *(_TensorPointer, _TensorPointer),  # loss, grad_logits
 )
 
 # GGUF files

@@ -37,7 +37,7 @@ def load(path: str | os.PathLike, **options: Any) -> Any:
 
 
 def family(path: str | os.PathLike) -> str:
-    """The module of this package that loads what is there: "llama"; raises as load."""
+    """The module of this package that loads what is there: "llama" or "bert"; raises as load."""
     place = Path(os.fspath(path))
     return _FAMILIES[_model_type(place)]
 
