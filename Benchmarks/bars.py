@@ -92,6 +92,9 @@ def judge(results: list[Result], isa: str, ceilings: dict[str, Any] | None, cach
     """The verdicts on a run with the kernels of an instruction set; `cache` is the size of the last level."""
     sheet = _Sheet(results, isa)
     _attention(sheet)
+    training = sheet.select("training")
+    sheet.at_least("attention forward and backward / torch", _against(training, "torch"), mean=2.0, each=1.3)
+    sheet.no_worse_than_torch("attention gradients: RMS error at most torch's", training)
     _decode(sheet, ceilings, cache)
     _linear(sheet, ceilings, isa)
     rows = [*sheet.select("rows"), *sheet.select("rows", "bfloat16")]

@@ -68,7 +68,8 @@ class Case:
             pairs = q_length * k_length
             if self.causal:
                 pairs = sum(min(query + 1, k_length) for query in range(q_length))
-            return 4 * batch * q_heads * pairs * dim
+            products = 7 if self.operation == "attention_training" else 2
+            return 2 * products * batch * q_heads * pairs * dim
         if self.operation == "linear":
             m, n, k = self.shape
             return 2 * m * n * k
@@ -123,6 +124,7 @@ FORWARD = (
     ((2, 16, 16, 256, 256, 128), False, True),
 )
 FORWARD_QUICK = (FORWARD[0], FORWARD[1], FORWARD[4])
+TRAINING = (((1, 8, 8, 1024, 1024, 64), True), ((4, 12, 12, 512, 512, 64), False), ((1, 16, 4, 1024, 1024, 128), True))
 LENGTHS = (128, 256, 512, 1024, 2048, 4096)
 DECODE = ((1, 32, 8, 1, 4096, 128), (8, 32, 8, 1, 4096, 128), (1, 9, 3, 1, 2048, 64), (16, 32, 8, 1, 1024, 128))
 LINEAR = (
@@ -171,6 +173,11 @@ def _lengths() -> list[Case]:
     return [of_length(length, dtype) for length in others for dtype in DTYPES]
 
 
+def _training() -> list[Case]:
+    """Forward and backward."""
+    return [Case("training", "attention_training", shape, causal=causal, quick=True) for shape, causal in TRAINING]
+
+
 def _decode() -> list[Case]:
     return [
         Case("decode", "attention", shape, dtype, quick=shape == DECODE[0] and dtype != "float16")
@@ -211,4 +218,4 @@ def _small() -> list[Case]:
 
 
 def all_cases() -> list[Case]:
-    return [*_attention(), *_lengths(), *_decode(), *_linear(), *_rows(), *_small()]
+    return [*_attention(), *_training(), *_lengths(), *_decode(), *_linear(), *_rows(), *_small()]

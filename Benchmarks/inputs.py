@@ -46,6 +46,8 @@ def make(case: Case) -> dict[str, np.ndarray]:
         }
         if case.mask:
             arrays["attn_mask"] = normal(batch, 1, q_length, k_length)
+        if case.operation == "attention_training":
+            arrays["grad_out"] = normal(batch, q_heads, q_length, dim)
         return arrays
     if case.operation == "linear":
         m, n, k = case.shape

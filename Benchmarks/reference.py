@@ -44,6 +44,27 @@ def _attention(case: Case, inputs: dict[str, np.ndarray]) -> np.ndarray:
     return out.reshape(-1, dim)
 
 
+def _attention_gradients(case: Case, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """Rows of dq, then of dk, then of dv; one head's scores at a time."""
+    batch, q_heads, kv_heads, q_length, k_length, dim = case.shape
+    wide = {name: array.astype(np.float64) for name, array in inputs.items()}
+    grads = {name: np.zeros_like(wide[name]) for name in ("query", "key", "value")}
+    for b, h in np.ndindex(batch, q_heads):
+        group = h // (q_heads // kv_heads)
+        query, key, value = wide["query"][b, h], wide["key"][b, group], wide["value"][b, group]
+        scores = query @ key.T / math.sqrt(dim)
+        if case.causal:
+            scores[np.arange(k_length) > np.arange(q_length)[:, None]] = -np.inf
+        weights = _normalised_exp(scores)
+        grad_weights = wide["grad_out"][b, h] @ value.T
+        delta = np.sum(weights * grad_weights, axis=-1, keepdims=True)
+        grad_scores = weights * (grad_weights - delta) / math.sqrt(dim)
+        grads["query"][b, h] = grad_scores @ key
+        grads["key"][b, group] += grad_scores.T @ query
+        grads["value"][b, group] += weights.T @ wide["grad_out"][b, h]
+    return np.concatenate([grad.reshape(-1, dim) for grad in grads.values()])
+
+
 def _normalised_exp(scores: np.ndarray) -> np.ndarray:
     scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)
@@ -85,6 +106,7 @@ def _silu(x: np.ndarray) -> np.ndarray:
 
 _FUNCTIONS = {
     "attention": _attention,
+    "attention_training": _attention_gradients,
     "linear": _linear,
     "embedding": _embedding,
     "softmax": _rows(_normalised_exp),

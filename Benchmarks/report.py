@@ -19,6 +19,7 @@ WIDTH_IN_A_FILE = 170
 
 TITLES = {
     "attention": "Attention: batch x query heads x key heads x queries x keys x head dim",
+    "training": "Attention forward and backward: batch x query heads x key heads x queries x keys x head dim",
     "length": "Attention over the sequence length",
     "decode": "Decode: batch x query heads x key heads x queries x keys x head dim",
     "linear": "Linear: m x n x k",

@@ -29,6 +29,8 @@ def start(threads: int) -> dict[str, Any]:
 def formulations(case: Case, inputs: dict[str, np.ndarray]) -> dict[str, Callable[[], Call]]:
     if case.operation == "attention_from_c":
         return {"C ABI": partial(_from_c, inputs)} if compiler.available() else {}
+    if case.operation == "attention_training":
+        return {"forward and backward": lambda: _training(case, **inputs)}
     if case.is_attention:
         function = partial(swiftattn.scaled_dot_product_attention, is_causal=case.causal, precision=case.precision)
         return {"scaled_dot_product_attention": lambda: _call(partial(function, *inputs.values()))}
@@ -45,6 +47,16 @@ def formulations(case: Case, inputs: dict[str, np.ndarray]) -> dict[str, Callabl
 
 def _call(run: Callable[[], np.ndarray]) -> Call:
     return Call(run, np.asarray)
+
+
+def _training(case: Case, query: np.ndarray, key: np.ndarray, value: np.ndarray, grad_out: np.ndarray) -> Call:
+    def run() -> tuple[np.ndarray, ...]:
+        state = swiftattn.scaled_dot_product_attention(query, key, value, is_causal=case.causal, return_lse=True)
+        return swiftattn.scaled_dot_product_attention_backward(
+            grad_out, query, key, value, *state, is_causal=case.causal
+        )
+
+    return Call(run, lambda grads: np.concatenate([grad.reshape(-1, grad.shape[-1]) for grad in grads]))
 
 
 def _from_c(inputs: dict[str, np.ndarray]) -> Call:

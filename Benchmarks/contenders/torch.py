@@ -26,6 +26,8 @@ def formulations(case: Case, inputs: dict[str, np.ndarray]) -> dict[str, Callabl
     tensors = {name: _tensor(array) for name, array in inputs.items()}
     if case.operation == "attention":
         return _attention(case, **tensors)
+    if case.operation == "attention_training":
+        return {"sdpa, autograd": partial(_training, case, **tensors)}
     if case.operation == "linear":
         return {
             "linear": lambda: _call(partial(F.linear, tensors["x"], tensors["weight"])),
@@ -58,6 +60,20 @@ def _attention(
         folded = query.unflatten(1, (kv_heads, -1)).flatten(2, 3)
         found["sdpa, heads folded"] = lambda: _call(partial(attention, folded, key, value))
     return found
+
+
+def _training(
+    case: Case, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, grad_out: torch.Tensor
+) -> Call:
+    leaves = [tensor.detach().requires_grad_() for tensor in (query, key, value)]
+    grouped = query.shape[1] != key.shape[1]
+
+    def run() -> tuple[torch.Tensor, ...]:
+        with torch.enable_grad():
+            out = F.scaled_dot_product_attention(*leaves, is_causal=case.causal, enable_gqa=grouped)
+            return torch.autograd.grad(out, leaves, grad_out)
+
+    return Call(run, lambda grads: np.concatenate([grad.flatten(0, -2).numpy() for grad in grads]))
 
 
 def _packed_linear(x: torch.Tensor, weight: torch.Tensor) -> Call:

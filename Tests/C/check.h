@@ -43,6 +43,7 @@ void run_abi(void);
 void run_process(void);
 void run_attention(void);
 void run_attention_edges(void);
+void run_attention_backward(void);
 void run_varlen(void);
 void run_merge(void);
 void run_matmul(void);

@@ -23,6 +23,7 @@ int main(int argc, char **argv) {
   run_errors_others();
   run_attention();
   run_attention_edges();
+  run_attention_backward();
   run_varlen();
   run_merge();
   run_matmul();

@@ -20,6 +20,7 @@ static void test(const subject *s) {
   test_attention_edges(s);
   test_attention_bits(s);
   test_attention_nonfinite(s);
+  test_attention_backward(s);
   test_exp2(s);
   test_pack(s);
   test_multiply(s);

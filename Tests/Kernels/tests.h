@@ -19,6 +19,7 @@ void test_attention(const subject *s);
 void test_attention_edges(const subject *s);
 void test_attention_bits(const subject *s);
 void test_attention_nonfinite(const subject *s);
+void test_attention_backward(const subject *s);
 void test_exp2(const subject *s);
 void test_pack(const subject *s);
 void test_multiply(const subject *s);

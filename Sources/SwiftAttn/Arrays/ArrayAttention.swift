@@ -26,7 +26,7 @@ public struct AttentionArrays: Sendable {
     }
 
     /// Calls `body` with the options and views of these arrays among them.
-    fileprivate func lend<T: FloatingElement, R>(to options: AttentionOptions, like element: T.Type,
+    func lend<T: FloatingElement, R>(to options: AttentionOptions, like element: T.Type,
                                                  _ body: (AttentionOptions) throws(Failure) -> R) throws(Failure) -> R {
         let slopes = alibiSlopes?.map { T.Computing($0) }, sinks = sinks?.map { T.Computing($0) }
         return try withTensors(mask, slopes, sinks, queryOffsets, queryLengths, keyValueLengths) { (t) throws(Failure) -> R in
@@ -198,7 +198,7 @@ public func alibiSlopes(heads: Int) throws(Failure) -> [Double] {
 
 extension NDArray where Element: FloatingElement {
     /// Two arrays that one function writes.
-    fileprivate static func pair(_ first: Dims, _ second: Dims, _ write: (Tensor, Tensor) throws(Failure) -> Void)
+    static func pair(_ first: Dims, _ second: Dims, _ write: (Tensor, Tensor) throws(Failure) -> Void)
         throws(Failure) -> (NDArray<Element>, NDArray<Element.Computing>) {
         var other: NDArray<Element.Computing>?
         let one = try NDArray(shape: first) { (a) throws(Failure) in
