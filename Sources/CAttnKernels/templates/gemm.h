@@ -59,7 +59,8 @@ static void stream(attn_dtype dtype, int64_t m, int64_t k, int64_t summed, const
   const operand *column[LANES];
   operand_rows(dtype, b->data, b->column, 1, columns, k, lines, column);
   const int64_t step = columns > 1 ? (const char *)column[1] - (const char *)column[0] : 0;
-  stream_rows(m, GROUPS(k), GROUPS(summed), block, (const char *)column[0], step, columns, c, c_step);
+  ahead nothing = { NULL, 0, 0, 0 }; /* long rows: the hardware follows them */
+  stream_rows(m, GROUPS(k), GROUPS(summed), block, (const char *)column[0], step, columns, c, c_step, &nothing);
 }
 
 static void finish(const attn_gemm *gemm, const void *sums, int64_t sums_step, const attn_matrix *c,

@@ -77,6 +77,17 @@ static const operand *operand_lanes(const real *s, int64_t count, int64_t vecs, 
   return block;
 }
 
+#define VALUE_DTYPE ATTN_BF16
+#define VALUE_VECS 2 /* of value dims that are loaded at a time */
+#define WEIGHED_VECS 2 /* and that are summed at a time for few queries */
+/* Value dims of two keys as pairs; NULL: there is no second key. */
+WORD void load_values(const char *row, const char *next_row, const int vecs, operands *lanes) {
+  static const uint16_t nothing[PRODUCT_VECS * LANES];
+  const uint16_t *low = (const uint16_t *)row, *high = next_row ? (const uint16_t *)next_row : nothing;
+#pragma clang loop unroll(full)
+  for (int k = 0; k < vecs; k += 2) v_neighbours(low + k * LANES, high + k * LANES, lanes + k);
+}
+
 /* A row of reals as operands, rounded; x may be read up to a multiple of 2 * LANES, 0 behind an odd count. */
 static const operand *operand_reals(const real *x, int64_t count, operand *block) {
   for (int64_t i = 0; i < count; i += 2 * LANES) v_store_rounded(block + i / 2, v_load(x + i), v_load(x + i + LANES));
@@ -96,39 +107,4 @@ static void operands_transposed(attn_dtype dtype, const void *const *rows, int64
     if (r < row_count) operand_line(dtype, rows[r], step, count, line);
     for (int64_t g = 0; g < GROUPS(count); g++) block[g * to_step + r] = r < row_count ? line[g] : 0;
   }
-}
-
-/* o[i][d] += sum over j < n of p[i][j] v[j][d] for d < 2 * LANES, the rows of v `step` elements apart: product_tile, with the
- * pairs made on the way: at most 4 rows, for which a block of them would cost as much as the product. */
-WORD void product_pairs_of(const int rows, int64_t n, const operand *const *p, const uint16_t *v, int64_t step, real *o,
-                           int64_t o_step) {
-  vec sum[4][2];
-#pragma clang loop unroll(full)
-  for (int i = 0; i < rows; i++) sum[i][0] = sum[i][1] = (vec){0};
-  static const uint16_t nothing[2 * LANES];
-  for (int64_t g = 0; g < GROUPS(n); g++, v += 2 * step) {
-    operands pairs[2];
-    v_neighbours(v, 2 * g + 1 < n ? v + step : nothing, pairs);
-#pragma clang loop unroll(full)
-    for (int i = 0; i < rows; i++) {
-      const operands broadcast = v_repeat(p[i][g]);
-      sum[i][0] = v_dot(broadcast, pairs[0], sum[i][0]);
-      sum[i][1] = v_dot(broadcast, pairs[1], sum[i][1]);
-    }
-  }
-#pragma clang loop unroll(full)
-  for (int i = 0; i < rows; i++)
-#pragma clang loop unroll(full)
-    for (int half = 0; half < 2; half++) {
-      real *out = o + i * o_step + half * LANES;
-      v_store(out, v_load(out) + sum[i][half]);
-    }
-}
-
-static void product_pairs(int64_t rows, int64_t n, const operand *const *p, const uint16_t *v, int64_t step, real *o,
-                          int64_t o_step) {
-  for (; rows >= 4; rows -= 4, p += 4, o += 4 * o_step) product_pairs_of(4, n, p, v, step, o, o_step);
-  if (rows == 3) product_pairs_of(3, n, p, v, step, o, o_step);
-  if (rows == 2) product_pairs_of(2, n, p, v, step, o, o_step);
-  if (rows == 1) product_pairs_of(1, n, p, v, step, o, o_step);
 }

@@ -38,6 +38,16 @@ static const operand *operand_lanes(const real *s, int64_t count, int64_t vecs, 
   return s;
 }
 
+#define VALUE_DTYPE REAL_DTYPE
+#define VALUE_VECS 1 /* of value dims that are loaded at a time */
+#define WEIGHED_VECS PRODUCT_VECS /* and that are summed at a time for few queries */
+/* Value dims of one key as operands. */
+WORD void load_values(const char *row, const char *next_row, const int vecs, operands *lanes) {
+  (void)next_row;
+#pragma clang loop unroll(full)
+  for (int k = 0; k < vecs; k++) lanes[k] = v_operands((const operand *)row + k * LANES);
+}
+
 /* A row of reals as operands. */
 static const operand *operand_reals(const real *x, int64_t count, operand *block) {
   (void)count, (void)block;

@@ -21,9 +21,26 @@ static void operands_side_by_side(attn_dtype dtype, const void *const *rows, int
   }
 }
 
+/* Rows that are read next, asked for line by line in their order while others are worked on: the hardware foresees neither a
+ * change of matrix nor steps across many rows. Behind the last row it asks for nothing that exists, which does no harm. */
+typedef struct ahead {
+  const char *row; /* NULL: nothing is asked for */
+  int64_t at, width, step; /* bytes; rows that lie side by side are one */
+} ahead;
+
+WORD void ask(ahead *next, int lines) {
+  if (!next->row) return;
+#pragma clang loop unroll(full)
+  for (int i = 0; i < lines; i++) __builtin_prefetch(next->row + next->at + 64 * i);
+  const bool ends = (next->at += 64 * lines) >= next->width;
+  next->row += ends ? next->step : 0;
+  next->at = ends ? 0 : next->at;
+}
+
 /* a as operands_side_by_side left it; rows of b lie b_step bytes apart. */
-#define STREAM_ARGUMENTS                                                                                       \
-  int64_t n, int64_t summed, const operand *a, const char *b, int64_t b_step, int64_t lanes, real *c, int64_t c_step
+#define STREAM_ARGUMENTS                                                                                              \
+  int64_t n, int64_t summed, const operand *a, const char *b, int64_t b_step, int64_t lanes, real *c, int64_t c_step, \
+      ahead *next
 
 /* sum[i] += sum over t < count of a[t][i] * columns[t] */
 WORD void stream_columns(const int rows, const int count, const operand *a, const vec *columns, vec *sum) {
@@ -41,13 +58,14 @@ static __attribute__((noinline)) void load_edge(const char *b, int64_t b_step, i
 
 /* Sums over operands [p, end), from zero: sum[h][i] of LANES rows b for each h. */
 WORD void stream_run(const int rows, const int groups, int64_t p, int64_t end, const operand *a, const char *b,
-                     int64_t b_step, int64_t lanes, vec (*sum)[STREAM_ROWS]) {
+                     int64_t b_step, int64_t lanes, vec (*sum)[STREAM_ROWS], ahead *next) {
   const int64_t size = sizeof(operand);
 #pragma clang loop unroll(full)
   for (int h = 0; h < groups; h++)
 #pragma clang loop unroll(full)
     for (int i = 0; i < rows; i++) sum[h][i] = (vec){0};
-  for (; lanes == groups * LANES && p + LANES <= end; p += LANES)
+  for (; lanes == groups * LANES && p + LANES <= end; p += LANES) {
+    ask(next, groups * LANES * LANES * (int)sizeof(operand) / 64); /* as much as is read here */
 #pragma clang loop unroll(full)
     for (int t = 0; t < LANES; t += LOADED_COLUMNS) /* few at a time: their sums run beside the next ones' shuffles */
 #pragma clang loop unroll(full)
@@ -56,6 +74,7 @@ WORD void stream_run(const int rows, const int groups, int64_t p, int64_t end, c
         load_columns(b + h * LANES * b_step + (p + t) * size, b_step, columns);
         stream_columns(rows, LOADED_COLUMNS, a + (p + t) * rows, columns, sum[h]);
       }
+  }
   for (; p < end; p += LANES)
     for (int h = 0; h < groups; h++) {
       const int64_t some = end - p < LANES ? end - p : LANES;
@@ -69,9 +88,9 @@ WORD void stream_run(const int rows, const int groups, int64_t p, int64_t end, c
  * registers. The first short sum is taken as it is: 0 + x would turn -0 into 0. */
 WORD void stream_rows_of(const int rows, const int groups, STREAM_ARGUMENTS) {
   vec total[2][STREAM_ROWS], sum[2][STREAM_ROWS];
-  stream_run(rows, groups, 0, summed < n ? summed : n, a, b, b_step, lanes, total);
+  stream_run(rows, groups, 0, summed < n ? summed : n, a, b, b_step, lanes, total, next);
   for (int64_t p = summed; p < n; p += summed) {
-    stream_run(rows, groups, p, p + summed < n ? p + summed : n, a, b, b_step, lanes, sum);
+    stream_run(rows, groups, p, p + summed < n ? p + summed : n, a, b, b_step, lanes, sum, next);
 #pragma clang loop unroll(full)
     for (int h = 0; h < groups; h++)
 #pragma clang loop unroll(full)
@@ -86,7 +105,7 @@ WORD void stream_rows_of(const int rows, const int groups, STREAM_ARGUMENTS) {
 /* How many rows b a call takes at most: sums of few rows wait for one another, so two groups run side by side. */
 WORD int64_t stream_width(int64_t rows) { return rows < PRODUCT_VECS ? 2 * LANES : LANES; }
 
-#define STREAM(R, G) stream_rows_of(R, G, n, summed, a, b, b_step, lanes, c, c_step); break
+#define STREAM(R, G) stream_rows_of(R, G, n, summed, a, b, b_step, lanes, c, c_step, next); break
 
 static void stream_rows(int64_t rows, STREAM_ARGUMENTS) {
   switch (lanes > LANES ? -rows : rows) {
