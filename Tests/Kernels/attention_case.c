@@ -218,6 +218,20 @@ void attention_run_parts(attention_case *c, const attn_kernels *kernels, attenti
   run_all(c, kernels, c->options.q_heads / c->options.kv_heads, tile_rows(c, kernels), run_parts, out);
 }
 
+void same_numbers(const char *what, const double *a, const double *b, int64_t count) {
+  for (int64_t i = 0; a && i < count; i++)
+    if (!same_bits(a[i], b[i])) {
+      check_fail("%s %lld is %.17g in one run, %.17g in another", what, (long long)i, a[i], b[i]);
+      return;
+    }
+}
+
+void attention_same(const attention_case *c, const attention_result *a, const attention_result *b) {
+  same_numbers("o", a->o, b->o, view_count(&c->o));
+  same_numbers("lse", a->lse, b->lse, view_count(&c->lse));
+  same_numbers("weight", a->weights, b->weights, view_count(&c->weights));
+}
+
 void attention_free(attention_result *result) {
   free(result->o);
   free(result->lse);

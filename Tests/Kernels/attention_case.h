@@ -53,6 +53,9 @@ void attention_run(attention_case *c, const attn_kernels *kernels, int64_t heads
 void attention_run_whole(attention_case *c, const attn_kernels *kernels, attention_result *out);
 /* The same by attention_chunk, and attention_merge in waves of random size: as the driver splits keys. */
 void attention_run_parts(attention_case *c, const attn_kernels *kernels, attention_result *out);
+/* Fail the test where two results differ in a bit. */
+void same_numbers(const char *what, const double *a, const double *b, int64_t count);
+void attention_same(const attention_case *c, const attention_result *a, const attention_result *b);
 void attention_free(attention_result *result);
 
 /* By the formulas, one row after the other. */

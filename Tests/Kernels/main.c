@@ -19,6 +19,7 @@ static void test(const subject *s) {
   test_attention(s);
   test_attention_edges(s);
   test_attention_bits(s);
+  test_attention_stored(s);
   test_attention_nonfinite(s);
   test_attention_backward(s);
   test_exp2(s);
@@ -61,6 +62,7 @@ __attribute__((unused)) static subject of_products(const char *isa, const char *
 static void test_products(const subject *s) {
   test_attention(s);
   test_attention_bits(s);
+  test_attention_stored(s);
   test_attention_nonfinite(s);
   if (s->kernels->stream_rows) test_stream(s);
   test_packed_products(s);

@@ -4,20 +4,6 @@
 
 #include "attention_case.h"
 
-static void same(const char *what, const double *a, const double *b, int64_t count) {
-  for (int64_t i = 0; a && i < count; i++)
-    if (!same_bits(a[i], b[i])) {
-      check_fail("%s %lld is %.17g in one cut, %.17g in another", what, (long long)i, a[i], b[i]);
-      return;
-    }
-}
-
-static void same_results(const attention_case *c, const attention_result *a, const attention_result *b) {
-  same("o", a->o, b->o, view_count(&c->o));
-  same("lse", a->lse, b->lse, view_count(&c->lse));
-  same("weight", a->weights, b->weights, view_count(&c->weights));
-}
-
 /* Tiles of other heights and head counts put rows in other lanes, beside others, and start at other keys; and keys can
  * be split in chunks. */
 static void cuts(attention_case *c, const subject *s, const attention_result *whole) {
@@ -28,7 +14,7 @@ static void cuts(attention_case *c, const subject *s, const attention_result *wh
     attention_result cut;
     if (i < 3) attention_run(c, s->kernels, heads, rows, &cut);
     else attention_run_parts(c, s->kernels, &cut);
-    same_results(c, whole, &cut);
+    attention_same(c, whole, &cut);
     attention_free(&cut);
   }
 }
@@ -50,7 +36,7 @@ static void unskipped(attention_case *c, const subject *s, const attention_resul
   c->sequence.kv_len = o->kv_rows;
   attention_result all;
   attention_run_whole(c, s->kernels, &all);
-  same_results(c, whole, &all);
+  attention_same(c, whole, &all);
   attention_free(&all);
 }
 
@@ -130,12 +116,13 @@ void test_attention_nonfinite(const subject *s) {
               spoiled.lse[row]);
       }
       if (!sees || values) { /* values reach neither lse nor weights */
-        if (clean.lse) same("lse of an unspoiled row", clean.lse + row, spoiled.lse + row, 1);
+        if (clean.lse) same_numbers("lse of an unspoiled row", clean.lse + row, spoiled.lse + row, 1);
         if (clean.weights)
-          same("weight of an unspoiled row", clean.weights + row * o.kv_rows, spoiled.weights + row * o.kv_rows,
-               o.kv_rows);
+          same_numbers("weight of an unspoiled row", clean.weights + row * o.kv_rows,
+                       spoiled.weights + row * o.kv_rows, o.kv_rows);
       }
-      if (!sees) same("o of an unspoiled row", clean.o + row * o.value_dim, spoiled.o + row * o.value_dim, o.value_dim);
+      if (!sees)
+        same_numbers("o of an unspoiled row", clean.o + row * o.value_dim, spoiled.o + row * o.value_dim, o.value_dim);
     }
     if (values) attention_compare(&c, s, &spoiled, NULL); /* which columns are spoiled, and that no others are */
     free(is_spoiled);

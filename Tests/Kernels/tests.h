@@ -18,6 +18,7 @@ typedef struct subject {
 void test_attention(const subject *s);
 void test_attention_edges(const subject *s);
 void test_attention_bits(const subject *s);
+void test_attention_stored(const subject *s);
 void test_attention_nonfinite(const subject *s);
 void test_attention_backward(const subject *s);
 void test_exp2(const subject *s);
