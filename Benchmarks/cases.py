@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-ITEM_SIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
+ITEM_SIZE = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 
 # Largest RMS error, relative to the RMS of the exact result, with which a contender still computes the same thing.
 AGREEMENT = {
@@ -14,6 +14,9 @@ AGREEMENT = {
     ("bfloat16", "highest"): 2e-2,
     ("float16", "highest"): 3e-3,
 }
+
+# The same for what a cache rounds.
+STORAGE_AGREEMENT = {"float16": 3e-3, "bfloat16": 2e-2, "int8": 3e-2}
 
 # The check computes about this many flops in float64, beyond that every n-th row: it should not outlast the timing.
 REFERENCE_FLOPS = 2e10
@@ -36,6 +39,7 @@ class Case:
     causal: bool = False
     mask: bool = False
     quick: bool = False
+    storage: str = ""  # dtype of the cache that holds key and value
 
     @property
     def name(self) -> str:
@@ -44,13 +48,16 @@ class Case:
         words += ["x".join(map(str, self.shape))]
         words += ["causal"] if self.causal else []
         words += ["masked"] if self.mask else []
+        words += [f"stored as {self.storage}"] if self.storage else []
         return " ".join(words)
 
     @property
     def data(self) -> Case:
         """The case that stands for all that have the same inputs and the same exact result."""
-        operation = self.operation.removesuffix("_from_c")
-        return replace(self, group="", operation=operation, precision="highest", quick=False)
+        operation = self.operation
+        for suffix in ("_from_c", "_cached", "_paged"):
+            operation = operation.removesuffix(suffix)
+        return replace(self, group="", operation=operation, precision="highest", quick=False, storage="")
 
     @property
     def is_attention(self) -> bool:
@@ -58,7 +65,7 @@ class Case:
 
     @property
     def agreement(self) -> float:
-        return AGREEMENT[self.dtype, self.precision]
+        return max(AGREEMENT[self.dtype, self.precision], STORAGE_AGREEMENT.get(self.storage, 0.0))
 
     @property
     def flops(self) -> int:
@@ -78,7 +85,7 @@ class Case:
     @property
     def kv_bytes(self) -> int:
         batch, _, kv_heads, _, k_length, dim = self.shape
-        return 2 * batch * kv_heads * k_length * dim * ITEM_SIZE[self.dtype]
+        return 2 * batch * kv_heads * k_length * dim * ITEM_SIZE[self.storage or self.dtype]
 
     @property
     def bytes(self) -> int:
@@ -150,6 +157,7 @@ ARITHMETIC = (
     ("float16", "highest"),
 )
 DTYPES = ("float32", "bfloat16", "float16")
+STORAGE = ("float32", "float16", "bfloat16", "int8")
 
 
 def _attention() -> list[Case]:
@@ -186,6 +194,16 @@ def _decode() -> list[Case]:
     ]
 
 
+def _caches() -> list[Case]:
+    """Decoding with float32 queries from a cache of each storage, in one piece and in blocks."""
+    whole = [
+        Case("cache", "attention_cached", shape, storage=storage, quick=shape == DECODE[0])
+        for shape in DECODE
+        for storage in STORAGE
+    ]
+    return whole + [Case("cache", "attention_paged", shape, storage="float32") for shape in DECODE]
+
+
 def _linear() -> list[Case]:
     found = []
     for shape in LINEAR:
@@ -218,4 +236,4 @@ def _small() -> list[Case]:
 
 
 def all_cases() -> list[Case]:
-    return [*_attention(), *_training(), *_lengths(), *_decode(), *_linear(), *_rows(), *_small()]
+    return [*_attention(), *_training(), *_lengths(), *_decode(), *_caches(), *_linear(), *_rows(), *_small()]

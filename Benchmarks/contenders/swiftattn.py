@@ -31,6 +31,10 @@ def formulations(case: Case, inputs: dict[str, np.ndarray]) -> dict[str, Callabl
         return {"C ABI": partial(_from_c, inputs)} if compiler.available() else {}
     if case.operation == "attention_training":
         return {"forward and backward": lambda: _training(case, **inputs)}
+    if case.operation == "attention_cached":
+        return {"KVCache.attend": partial(_cached, case, **inputs)}
+    if case.operation == "attention_paged":
+        return {"attention_paged": partial(_paged, **inputs)}
     if case.is_attention:
         function = partial(swiftattn.scaled_dot_product_attention, is_causal=case.causal, precision=case.precision)
         return {"scaled_dot_product_attention": lambda: _call(partial(function, *inputs.values()))}
@@ -57,6 +61,27 @@ def _training(case: Case, query: np.ndarray, key: np.ndarray, value: np.ndarray,
         )
 
     return Call(run, lambda grads: np.concatenate([grad.reshape(-1, grad.shape[-1]) for grad in grads]))
+
+
+def _cached(case: Case, query: np.ndarray, key: np.ndarray, value: np.ndarray) -> Call:
+    batch, _, kv_heads, _, length, dim = case.shape
+    cache = swiftattn.KVCache(batch, kv_heads, length, dim, dtype=case.storage)
+    cache.append(key, value)
+    return _call(partial(cache.attend, query))
+
+
+def _paged(query: np.ndarray, key: np.ndarray, value: np.ndarray) -> Call:
+    """Blocks of 16 tokens, in no order."""
+    batch, heads, length, dim = key.shape
+    size, count = 16, length // 16
+    order = np.random.default_rng(0).permutation(batch * count)
+    caches = [np.empty((batch * count, size, heads, dim), key.dtype) for _ in range(2)]
+    for cache, array in zip(caches, (key, value)):
+        blocks = array.reshape(batch, heads, count, size, dim).transpose(0, 2, 3, 1, 4)
+        cache[order] = blocks.reshape(batch * count, size, heads, dim)
+    table = order.reshape(batch, count).astype(np.int32)
+    lengths = np.full(batch, length, np.int32)
+    return _call(partial(swiftattn.attention_paged, query, *caches, table, lengths))
 
 
 def _from_c(inputs: dict[str, np.ndarray]) -> Call:

@@ -48,6 +48,7 @@ void run_varlen(void);
 void run_merge(void);
 void run_matmul(void);
 void run_packed(void);
+void run_cache(void);
 void run_blocks(void);
 void run_rows(void);
 void run_errors_attention(void);

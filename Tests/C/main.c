@@ -28,6 +28,7 @@ int main(int argc, char **argv) {
   run_merge();
   run_matmul();
   run_packed();
+  run_cache();
   run_blocks();
   run_rows();
   run_extremes();
