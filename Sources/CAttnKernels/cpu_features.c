@@ -85,6 +85,7 @@ const char *attn_cpu_feature(int n) {
     { "avx512", attn_cpu_has_avx512() },
     { "avx512_vnni", attn_cpu_has_avx512_vnni() },
     { "avx512_bf16", attn_cpu_has_avx512_bf16() },
+    { "amx", attn_cpu_has_amx() },
     { "neon", HAS_NEON },
   };
   for (size_t i = 0; i < sizeof all / sizeof *all; i++)
