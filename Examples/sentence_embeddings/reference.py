@@ -27,7 +27,9 @@ def _encode(ids: np.ndarray, config: dict, weights: dict[str, np.ndarray]) -> np
     def norm(name: str, x: np.ndarray) -> np.ndarray:
         centred = x - x.mean(-1, keepdims=True)
         variance = (centred * centred).mean(-1, keepdims=True)
-        return centred / np.sqrt(variance + config["layer_norm_eps"]) * weights[name + ".weight"] + weights[name + ".bias"]
+        return (
+            centred / np.sqrt(variance + config["layer_norm_eps"]) * weights[name + ".weight"] + weights[name + ".bias"]
+        )
 
     def split_heads(x: np.ndarray) -> np.ndarray:
         return x.reshape(len(x), config["num_attention_heads"], -1).swapaxes(0, 1)  # (H, T, D)
@@ -40,7 +42,9 @@ def _encode(ids: np.ndarray, config: dict, weights: dict[str, np.ndarray]) -> np
     x = norm("embeddings.LayerNorm", x)
     for n in range(config["num_hidden_layers"]):
         layer = f"encoder.layer.{n}."
-        query, key, value = (split_heads(linear(f"{layer}attention.self.{name}", x)) for name in ("query", "key", "value"))
+        query, key, value = (
+            split_heads(linear(f"{layer}attention.self.{name}", x)) for name in ("query", "key", "value")
+        )
         probabilities = _softmax(query @ key.swapaxes(1, 2) / math.sqrt(query.shape[2]))
         context = (probabilities @ value).swapaxes(0, 1).reshape(x.shape)
         x = norm(f"{layer}attention.output.LayerNorm", x + linear(f"{layer}attention.output.dense", context))

@@ -7,7 +7,16 @@ import pytest
 from swiftattn.pictures import AttentionMap, Place, save_html
 
 LAYERS, HEADS = 5, 4
-TOKENS = (" The", " cat", " sat", "ting", ".\n", " <img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", "\u202e")
+TOKENS = (
+    " The",
+    " cat",
+    " sat",
+    "ting",
+    ".\n",
+    " <img src=x onerror=alert(1)>",
+    "</script><script>alert(2)</script>",
+    "\u202e",
+)
 SIZE = len(TOKENS)
 
 
@@ -33,7 +42,9 @@ def page(request, browser, tmp_path):
 
 
 def shown_list(browser, name):
-    rows = browser.value(f"[...document.querySelectorAll('#{name} li')].map((li) => [...li.children].map((e) => e.textContent))")
+    rows = browser.value(
+        f"[...document.querySelectorAll('#{name} li')].map((li) => [...li.children].map((e) => e.textContent))"
+    )
     return [(label, float(number)) for label, _, number in rows]
 
 
@@ -140,7 +151,9 @@ def test_every_cell_of_the_matrix_has_its_colour_and_its_number(page):
                 continue
             weight = picture.weights[layer, head, query, key]
             labels = picture.labels
-            number = float(re.fullmatch(re.escape(f"“{labels[query]}” looks at “{labels[key]}”: ") + r"(\d\.\d{3})", readout)[1])
+            number = float(
+                re.fullmatch(re.escape(f"“{labels[query]}” looks at “{labels[key]}”: ") + r"(\d\.\d{3})", readout)[1]
+            )
             assert number == pytest.approx(weight, abs=5.2e-4)
             assert pixel[:3] == pytest.approx(heat(weight), abs=3)
     browser.click(x + width - 2 - (SIZE - 1.5) * 36, y + height - 2 - 4.5 * 36)

@@ -180,9 +180,13 @@ def encoder(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("encoder")
     write(folder, "bert")
-    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "a": 3, "cat": 4, "##s": 5}, unk_token="[UNK]"))
+    tokenizer = Tokenizer(
+        models.WordLevel({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "a": 3, "cat": 4, "##s": 5}, unk_token="[UNK]")
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        "[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder
 
@@ -195,7 +199,9 @@ def test_embed(encoder, tmp_path):
     file = tmp_path / "vectors.npy"
     assert run("embed", encoder, *texts, "--npy", file) == ("", "")
     assert np.array_equal(np.load(file), vectors) and np.load(file).dtype == np.float32
-    process = subprocess.run([sys.executable, "-m", "swiftattn", "embed", encoder, *texts, "--npy", "-"], capture_output=True)
+    process = subprocess.run(
+        [sys.executable, "-m", "swiftattn", "embed", encoder, *texts, "--npy", "-"], capture_output=True
+    )
     assert process.returncode == 0 and process.stdout == file.read_bytes()
 
 
@@ -232,8 +238,12 @@ def test_models_that_are_none(tmp_path):
     (tmp_path / "short.gguf").write_bytes(path.read_bytes()[:100_000])
     (tmp_path / "note.txt").write_text("hello")
     for command in ("generate", "embed", "attend"):
-        assert "nowhere.gguf: no such file or folder, and no installed package" in fails(command, "nowhere.gguf", "text")
-        assert fails(command, tmp_path, "text").startswith(f"path: {tmp_path / 'config.json'} cannot be read: No such file")
+        assert "nowhere.gguf: no such file or folder, and no installed package" in fails(
+            command, "nowhere.gguf", "text"
+        )
+        assert fails(command, tmp_path, "text").startswith(
+            f"path: {tmp_path / 'config.json'} cannot be read: No such file"
+        )
         assert "numpy: the package is installed, but carries neither" in fails(command, "numpy", "text")
         assert "is neither a GGUF file nor a folder" in fails(command, tmp_path / "note.txt", "text")
     for name in ("text.gguf", "short.gguf"):
@@ -252,13 +262,18 @@ def test_what_does_not_work_out(tmp_path):
     assert fails("attend", DECODER, "a b", "--html", missing) == f"{missing}: No such file or directory"
 
 
-@pytest.mark.parametrize("package, words", [("tokenizers", ["generate", DECODER, "x"]), ("matplotlib", ["attend", DECODER, "x"])])
+@pytest.mark.parametrize(
+    "package, words", [("tokenizers", ["generate", DECODER, "x"]), ("matplotlib", ["attend", DECODER, "x"])]
+)
 def test_a_missing_package_says_what_to_install(tmp_path, package, words):
     (tmp_path / f"{package}.py").write_text(f"raise ModuleNotFoundError('gone', name={package!r})")
     path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     extra = next(extra for extra, packages in extras.EXTRAS.items() if package in packages)
     message = fails(*words, environment={"PYTHONPATH": path}, cwd=tmp_path)
-    assert message.startswith(f"this needs the Python package {package}: pip install ") and f"swiftattn[{extra}]" in message
+    assert (
+        message.startswith(f"this needs the Python package {package}: pip install ")
+        and f"swiftattn[{extra}]" in message
+    )
 
 
 def test_extras_are_those_of_the_package():

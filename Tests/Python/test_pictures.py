@@ -105,7 +105,9 @@ def test_the_page_asks_for_nothing(page):
         assert not attributes.keys() & set(references) and not any(key.startswith("on") for key in attributes)
         assert name not in ("link", "iframe", "img", "object", "embed", "base")
     (_, style), (_, script) = page.all("style")[0], page.all("script")[1]
-    assert not re.search(r"url\(|@import|https?:|//[a-z]|\bfetch\b|XMLHttp|innerHTML|outerHTML|insertAdjacent|\beval\b", style + script)
+    assert not re.search(
+        r"url\(|@import|https?:|//[a-z]|\bfetch\b|XMLHttp|innerHTML|outerHTML|insertAdjacent|\beval\b", style + script
+    )
     policy = next(a["content"] for a, _ in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
     for rule, text in (("script-src", script), ("style-src", style)):
@@ -136,7 +138,9 @@ def test_what_is_no_attention_is_refused():
 def test_the_image(tmp_path, layers, heads, size, causal):
     import matplotlib.image
 
-    shown = picture([HOSTILE[n % len(HOSTILE)] for n in range(size)], layers, heads, causal, Place(layers - 1, 0, size - 1))
+    shown = picture(
+        [HOSTILE[n % len(HOSTILE)] for n in range(size)], layers, heads, causal, Place(layers - 1, 0, size - 1)
+    )
     save_png(tmp_path / "image.png", shown)
     pixels = matplotlib.image.imread(tmp_path / "image.png")
     assert struct.unpack(">II", (tmp_path / "image.png").read_bytes()[16:24]) == (2040, 1032) == pixels.shape[1::-1]

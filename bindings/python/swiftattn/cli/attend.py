@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,19 +17,25 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "attend",
         help="draw a model's attention over a text",
-        description="Draws how the tokens of a text attend to one another in each layer and head: a page to explore in a browser, "
-        "which needs nothing else and no network, and an image. Without --html and --png both are written: attention.html "
-        "and attention.png.",
+        description="Draws how the tokens of a text attend to one another in each layer and head: a page to explore in "
+        "a browser, which needs nothing else and no network, and an image. Without --html and --png both are written: "
+        "attention.html and attention.png.",
     )
     options.add_model(command)
     command.add_argument("text", metavar="TEXT", help="the text; - reads it from standard input")
     command.add_argument("--html", metavar="FILE", help="the page")
     command.add_argument("--png", metavar="FILE", help="the image; needs matplotlib")
     command.add_argument("--layer", type=options.whole(1), metavar="N", help="shown large; default: the middle one")
-    command.add_argument("--head", type=options.whole(1), default=1, metavar="N", help="shown large; default: %(default)s")
+    command.add_argument(
+        "--head", type=options.whole(1), default=1, metavar="N", help="shown large; default: %(default)s"
+    )
     command.add_argument("--token", metavar="WORD", help="whose row is pointed out: its text, or its number from 1")
     command.add_argument(
-        "--max-tokens", type=options.whole(1, 512), default=128, metavar="N", help="longest text to draw; default: %(default)s"
+        "--max-tokens",
+        type=options.whole(1, 512),
+        default=128,
+        metavar="N",
+        help="longest text to draw; default: %(default)s",
     )
     options.add_threads(command)
     command.set_defaults(run=run)

@@ -28,7 +28,11 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("--json", action="store_true", help="as a JSON object")
     command.add_argument(
-        "--seconds", type=options.number(0, 60), default=0.3, metavar="S", help="for each measurement; default: %(default)s"
+        "--seconds",
+        type=options.number(0, 60),
+        default=0.3,
+        metavar="S",
+        help="for each measurement; default: %(default)s",
     )
     options.add_threads(command)
     command.set_defaults(run=run)
@@ -39,7 +43,9 @@ def run(arguments: argparse.Namespace) -> None:
     info = swiftattn.cpu_info()
     results = []
     if not arguments.json:
-        print(f"swiftattn {info['version']}, {info['isa']}, {info['threads']} threads; NumPy {np.__version__}; float32\n")
+        print(
+            f"swiftattn {info['version']}, {info['isa']}, {info['threads']} threads; NumPy {np.__version__}; float32\n"
+        )
         print(f"{'':44}{'swiftattn':>12}{'':>15}{'NumPy':>12}{'ratio':>8}")
     for case in bench_cases.all_cases():
         result = _measured(case, arguments.seconds)
@@ -59,7 +65,9 @@ def _measured(case: Case, seconds: float) -> dict[str, Any]:
     ours, got = _fastest(case.ours, seconds)
     difference = np.abs(got - expected).max() / np.abs(expected).max()
     if not difference <= TOLERANCE:
-        raise Failure(f"{case.name}: the result is wrong, it differs from NumPy's by {difference:.1e} of its largest number")
+        raise Failure(
+            f"{case.name}: the result is wrong, it differs from NumPy's by {difference:.1e} of its largest number"
+        )
     return {
         "case": case.name,
         "seconds": ours,

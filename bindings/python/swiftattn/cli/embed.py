@@ -17,13 +17,18 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "embed",
         help="turn texts into vectors with an encoder",
-        description="Prints the embeddings of texts as a JSON list of vectors, or writes them to a .npy file, or compares the texts.",
+        description="Prints the embeddings of texts as a JSON list of vectors, or writes them to a .npy file, or compares "
+        "the texts.",
     )
     options.add_model(command)
     command.add_argument("texts", nargs="+", metavar="TEXT", help="a text; - stands for the lines of standard input")
-    command.add_argument("--similarity", action="store_true", help="the cosines between all texts, as a table, instead of vectors")
+    command.add_argument(
+        "--similarity", action="store_true", help="the cosines between all texts, as a table, instead of vectors"
+    )
     command.add_argument("--json", action="store_true", help="with --similarity: the cosines as a JSON list of rows")
-    command.add_argument("--npy", metavar="FILE", help="write a float32 array in NumPy's format instead; - is standard output")
+    command.add_argument(
+        "--npy", metavar="FILE", help="write a float32 array in NumPy's format instead; - is standard output"
+    )
     options.add_threads(command)
     command.set_defaults(run=run)
 

@@ -34,7 +34,8 @@ def main(words: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m swiftattn",
-        description="Transformers on the CPU: run language models and encoders, look into their attention, measure this machine.",
+        description="Transformers on the CPU: run language models and encoders, look into their attention, "
+        "measure this machine.",
         epilog="`python -m swiftattn COMMAND --help` says more. Status: 0 done, 1 failed, 2 wrong usage.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

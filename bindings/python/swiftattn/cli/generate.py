@@ -15,17 +15,23 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "generate",
         help="continue a prompt with a language model",
-        description="Prints the answer of a language model as it comes. The prompt is put into the model's chat template where it "
-        "has one, as a user's message; --raw continues it as it stands. Speeds go to stderr.",
+        description="Prints the answer of a language model as it comes. The prompt is put into the model's chat "
+        "template where it has one, as a user's message; --raw continues it as it stands. Speeds go to stderr.",
     )
     options.add_model(command)
     command.add_argument("prompt", metavar="PROMPT", help="the text; - reads it from standard input")
     command.add_argument("--raw", action="store_true", help="no chat template")
     command.add_argument("--system", metavar="TEXT", help="a system message before the prompt")
-    command.add_argument("--max-tokens", type=options.whole(1), default=256, metavar="N", help="at most; default: %(default)s")
+    command.add_argument(
+        "--max-tokens", type=options.whole(1), default=256, metavar="N", help="at most; default: %(default)s"
+    )
     command.add_argument("--stop", action="append", default=[], metavar="TEXT", help="ends the answer; may be repeated")
-    command.add_argument("--context", type=options.whole(1), metavar="N", help="tokens in all; default: what the model was trained on")
-    command.add_argument("--window", type=options.whole(1), metavar="N", help="tokens that a token sees; then the context has no end")
+    command.add_argument(
+        "--context", type=options.whole(1), metavar="N", help="tokens in all; default: what the model was trained on"
+    )
+    command.add_argument(
+        "--window", type=options.whole(1), metavar="N", help="tokens that a token sees; then the context has no end"
+    )
     command.add_argument("--quiet", action="store_true", help="no speeds")
     options.add_threads(command)
     sampling = command.add_argument_group("sampling", "in the order and with the meaning of Hugging Face's generate")
@@ -34,11 +40,18 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         ("top-k", options.whole(0), 0, "only the k likeliest; 0: all"),
         ("top-p", options.number(0, 1), 1.0, "only the likeliest that make up this probability"),
         ("min-p", options.number(0, 1), 0.0, "only those with this part of the likeliest's probability"),
-        ("repetition-penalty", options.number(0, above=True), 1.0, "divides the logits of tokens that were there; 1: none"),
+        (
+            "repetition-penalty",
+            options.number(0, above=True),
+            1.0,
+            "divides the logits of tokens that were there; 1: none",
+        ),
         ("presence-penalty", options.number(-1e9), 0.0, "subtracted from those"),
         ("frequency-penalty", options.number(-1e9), 0.0, "subtracted as many times as they were there"),
     ):
-        sampling.add_argument(f"--{name}", type=kind, default=default, metavar="X", help=f"{text}; default: %(default)s")
+        sampling.add_argument(
+            f"--{name}", type=kind, default=default, metavar="X", help=f"{text}; default: %(default)s"
+        )
     sampling.add_argument("--seed", type=options.whole(0), metavar="N", help="the same seed gives the same answer")
     command.set_defaults(run=run)
 
@@ -56,7 +69,9 @@ def run(arguments: argparse.Namespace) -> None:
         stream=True,
         **{name: getattr(arguments, name) for name in ("max_tokens", "stop", "temperature", "seed")},
         **{name: getattr(arguments, name) for name in ("top_k", "top_p", "min_p")},
-        **{f"{name}_penalty": getattr(arguments, f"{name}_penalty") for name in ("repetition", "presence", "frequency")},
+        **{
+            f"{name}_penalty": getattr(arguments, f"{name}_penalty") for name in ("repetition", "presence", "frequency")
+        },
     )
     speeds = _write(model, answer, len(ids))
     if not arguments.quiet:

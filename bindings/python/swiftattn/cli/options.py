@@ -16,7 +16,10 @@ def add_model(command: argparse.ArgumentParser) -> None:
 
 def add_threads(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--threads", type=whole(1, 1024), metavar="N", help="threads to use; default: OMP_NUM_THREADS, else every processor"
+        "--threads",
+        type=whole(1, 1024),
+        metavar="N",
+        help="threads to use; default: OMP_NUM_THREADS, else every processor",
     )
 
 

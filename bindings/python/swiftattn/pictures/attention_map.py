@@ -24,8 +24,8 @@ class Place(NamedTuple):
 class AttentionMap:
     """weights[l, h, i, j], (layers, heads, T, T): the part of token i's attention that goes to token j.
 
-    tokens carry their own leading spaces: joined they are the text. causal: no token sees a later one. `start` is what is
-    shown first. Raises ValueError for weights that are no such array, or not all within 0 and 1.
+    tokens carry their own leading spaces: joined they are the text. causal: no token sees a later one. `start` is what
+    is shown first. Raises ValueError for weights that are no such array, or not all within 0 and 1.
     """
 
     tokens: Sequence[str]
@@ -61,4 +61,8 @@ def label(token: str) -> str:
 
 def _visible(char: str) -> bool:
     """Not a control, a mark of direction, a lone surrogate or the like."""
-    return char in _NAMES or char == _JOINER or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+    return (
+        char in _NAMES
+        or char == _JOINER
+        or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+    )

@@ -29,7 +29,9 @@ def save_png(path: str | Path, picture: AttentionMap) -> None:
     large, small = figure.subfigures(1, 2, width_ratios=(1, 1.12))
     image = _one_head(large, picture, style)
     _all_heads(small, picture, style)
-    bar = small.colorbar(image, cax=small.add_axes((0.945, BOTTOM, 0.014, HEIGHT)), ticks=(0, 0.01, 0.05, 0.1, 0.25, 0.5, 1))
+    bar = small.colorbar(
+        image, cax=small.add_axes((0.945, BOTTOM, 0.014, HEIGHT)), ticks=(0, 0.01, 0.05, 0.1, 0.25, 0.5, 1)
+    )
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=9, length=0)
     figure.suptitle(_shortened(picture.text, 110), fontsize=16, y=0.97, parse_math=False)
@@ -88,7 +90,13 @@ def _all_heads(figure, picture: AttentionMap, style: dict) -> None:
             if column == 0:
                 axes.set_ylabel(str(row + 1), fontsize=10, rotation=0, ha="right", va="center")
     across, down = ("heads", "layers") if upright else ("layers", "heads")
-    figure.text((left + right) / 2, BOTTOM + HEIGHT + 0.045, f"All heads: {across} across, {down} down", ha="center", fontsize=14)
+    figure.text(
+        (left + right) / 2,
+        BOTTOM + HEIGHT + 0.045,
+        f"All heads: {across} across, {down} down",
+        ha="center",
+        fontsize=14,
+    )
 
 
 def _visible(picture: AttentionMap, weights: np.ndarray) -> np.ndarray:
