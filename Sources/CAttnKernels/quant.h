@@ -50,24 +50,35 @@ static inline int32_t quant_offset(attn_quant format) {
   }
 }
 
-/* What a product needs of 32 neighbours x[i] = scale * q[i] besides q. */
+/* What a product needs of 32 neighbours x[i] = scale * q[i] besides q; |q| is at most QUANT_LARGEST, or QUANT_COARSEST. */
 typedef struct attn_quant_facts {
   float scale, sum;     /* sum: scale * sum of q */
   int32_t first, second; /* sums of q[0..15], q[16..31] */
 } attn_quant_facts;
 
-#define QUANT_OPERAND_BYTES 64 /* q of 32 neighbours, in the ISA's own order */
-#define QUANT_LARGEST 32512    /* of |q|: fits two signed bytes, 256 * 127 */
+#define QUANT_LARGEST 32512 /* fits two signed bytes, 256 * 127 */
+#define QUANT_COARSEST 127
+
+/* Bytes of q of 32 neighbours, in the ISA's own order. */
+static inline int64_t quant_operand_bytes(bool coarse) { return coarse ? QUANT_BLOCK : 2 * QUANT_BLOCK; }
+
+/* Where a tile's rows go: c[r][lane] = residual + (sums + bias), PANEL lanes. */
+typedef struct attn_quant_place {
+  float *c;
+  int64_t c_row;
+  const float *bias, *residual; /* may be NULL; residual may be c */
+  int64_t residual_row;
+} attn_quant_place;
 
 typedef struct attn_quant_kernels {
   const char *isa;
-  int rows; /* of x in a tile, a power of two */
-  /* k values of a row of x; block b goes to operands + b * step * QUANT_OPERAND_BYTES and facts[b * step]. */
-  void (*quantise)(const float *x, int64_t k, int64_t step, char *operands, attn_quant_facts *facts);
-  /* sums[m][PANEL] = x . panel^T for m rows of x, m a power of two up to `rows`; operand and facts of block b, row r at
-   * b * m + r. */
-  void (*tile)(attn_quant format, int64_t m, int64_t k, const char *operands, const attn_quant_facts *facts,
-               const char *panel, float *sums);
+  int rows;    /* of x in a tile, a power of two */
+  bool coarse; /* has products with 8-bit q, which take half the time */
+  /* k values of a row of x; block b goes to operands + b * step * quant_operand_bytes and facts[b * step]. */
+  void (*quantise)(const float *x, int64_t k, bool coarse, int64_t step, char *operands, attn_quant_facts *facts);
+  /* x . panel^T for m rows of x, m a power of two up to `rows`; operand and facts of block b, row r at b * m + r. */
+  void (*tile)(attn_quant format, bool coarse, int64_t m, int64_t k, const char *operands, const attn_quant_facts *facts,
+               const char *panel, const attn_quant_place *place);
 } attn_quant_kernels;
 
 /* Those that go with the chosen ISA. */

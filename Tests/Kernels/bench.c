@@ -217,27 +217,29 @@ void bench_quant(const char *name, const attn_quant_kernels *kernels) {
   };
   const int64_t m = kernels->rows, blocks = WIDTH / QUANT_BLOCK;
   float *x = calloc((size_t)(m * WIDTH), sizeof *x), *sums = calloc((size_t)(m * PANEL), sizeof *sums);
-  char *operands = aligned_alloc(64, (size_t)(m * blocks) * QUANT_OPERAND_BYTES);
+  char *operands = aligned_alloc(64, (size_t)(m * blocks * quant_operand_bytes(false)));
   attn_quant_facts *facts = calloc((size_t)(m * blocks), sizeof *facts);
+  const attn_quant_place place = { sums, PANEL, NULL, NULL, 0 };
   for (int64_t i = 0; i < m * WIDTH; i++) x[i] = (float)random_normal();
   for (size_t f = 0; f < sizeof formats / sizeof *formats; f++) {
     const attn_quant format = formats[f].format;
     const int64_t bytes = quant_panel_bytes(format, WIDTH);
     char *panels = aligned_alloc(64, (size_t)(PANELS * bytes));
     for (int64_t i = 0; i < PANELS * bytes; i++) panels[i] = (char)(i * 7 & 15);
-    double one = 1e9, many = 1e9;
-    for (int run = 0; run < 5; run++) {
-      kernels->quantise(x, WIDTH, 1, operands, facts);
-      double start = seconds();
-      for (int64_t p = 0; p < PANELS; p++) kernels->tile(format, 1, WIDTH, operands, facts, panels + p * bytes, sums);
-      one = fmin(one, seconds() - start);
-      for (int64_t r = 0; r < m; r++) kernels->quantise(x + r * WIDTH, WIDTH, m, operands + r * QUANT_OPERAND_BYTES, facts + r);
-      start = seconds();
-      for (int64_t p = 0; p < PANELS; p++) kernels->tile(format, m, WIDTH, operands, facts, panels, sums);
-      many = fmin(many, seconds() - start);
-    }
-    printf("%-12s %s: 1 row %6.1f GB/s, %d rows %6.1f GFLOP/s\n", name, formats[f].name, 1e-9 * (double)(PANELS * bytes) / one,
-           (int)m, 2e-9 * (double)(m * PANELS * PANEL * WIDTH) / many);
+    double best[3] = { 1e9, 1e9, 1e9 }; /* one row, many, many coarsely */
+    for (int run = 0; run < 5; run++)
+      for (int way = 0; way < (kernels->coarse ? 3 : 2); way++) {
+        const int64_t rows = way ? m : 1;
+        for (int64_t r = 0; r < rows; r++)
+          kernels->quantise(x + r * WIDTH, WIDTH, way == 2, rows, operands + r * quant_operand_bytes(way == 2), facts + r);
+        const double start = seconds();
+        for (int64_t p = 0; p < PANELS; p++)
+          kernels->tile(format, way == 2, rows, WIDTH, operands, facts, panels + (way ? 0 : p * bytes), &place);
+        best[way] = fmin(best[way], seconds() - start);
+      }
+    const double work = 2e-9 * (double)(m * PANELS * PANEL * WIDTH);
+    printf("%-12s %s: 1 row %6.1f GB/s, %d rows %6.1f GFLOP/s, coarsely %6.1f\n", name, formats[f].name,
+           1e-9 * (double)(PANELS * bytes) / best[0], (int)m, work / best[1], kernels->coarse ? work / best[2] : 0);
     free(panels);
   }
   free(x), free(sums), free(operands), free(facts);

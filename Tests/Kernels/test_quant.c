@@ -52,15 +52,15 @@ void test_quant_pack(void) {
 
 typedef struct operand_rows { char *operands; attn_quant_facts *facts; } operand_rows;
 
-static operand_rows quantised(const attn_quant_kernels *kernels, const float *x, int64_t m, int64_t k) {
-  const int64_t blocks = k / QUANT_BLOCK;
-  operand_rows o = { guard_new((size_t)(m * blocks) * QUANT_OPERAND_BYTES, 64), guard_new((size_t)(m * blocks) * sizeof *o.facts, 4) };
-  for (int64_t r = 0; r < m; r++)
-    kernels->quantise(x + r * k, k, m, o.operands + r * QUANT_OPERAND_BYTES, o.facts + r);
+static operand_rows quantised(const attn_quant_kernels *kernels, const float *x, bool coarse, int64_t m, int64_t k) {
+  const int64_t blocks = k / QUANT_BLOCK, bytes = quant_operand_bytes(coarse);
+  operand_rows o = { guard_new((size_t)(m * blocks * bytes), 64), guard_new((size_t)(m * blocks) * sizeof *o.facts, 4) };
+  for (int64_t r = 0; r < m; r++) kernels->quantise(x + r * k, k, coarse, m, o.operands + r * bytes, o.facts + r);
   return o;
 }
 
-/* Against the dequantised weights in long double. x is rounded to a 65024th of its block's range, sums to floats. */
+/* Against the dequantised weights in long double. x is rounded to a 65024th of its block's range, coarsely to a 254th, sums
+ * to floats. */
 void test_quant_tile(const char *name, const attn_quant_kernels *kernels) {
   check_begin(name, "quant", "quantise tile");
   for (int i = 0; i < check_trials(300); i++) {
@@ -79,10 +79,12 @@ void test_quant_tile(const char *name, const attn_quant_kernels *kernels) {
     guard_seal();
     char *panel = guard_new((size_t)quant_panel_bytes(format, k), 64);
     attn_quant_pack(format, stored, PANEL, k, panel);
-    check_context("%s m %ld k %ld", format_names[format], (long)m, (long)k);
-    const operand_rows o = quantised(kernels, x, m, k);
+    const bool coarse = kernels->coarse && random_chance(2);
+    check_context("%s %s m %ld k %ld", format_names[format], coarse ? "coarse" : "fine", (long)m, (long)k);
+    const operand_rows o = quantised(kernels, x, coarse, m, k);
     float *sums = guard_new((size_t)(m * PANEL) * 4, 64), *w = guard_new((size_t)k * 4, 4);
-    kernels->tile(format, m, k, o.operands, o.facts, panel, sums);
+    const attn_quant_place place = { sums, PANEL, NULL, NULL, 0 };
+    kernels->tile(format, coarse, m, k, o.operands, o.facts, panel, &place);
     for (int64_t j = 0; j < PANEL; j++) {
       attn_quant_packed_row(format, panel, k, j, w);
       for (int64_t r = 0; r < m; r++) {
@@ -101,7 +103,7 @@ void test_quant_tile(const char *name, const attn_quant_kernels *kernels) {
             weights += fabs((double)w[t]);
             size += fabs((double)x[r * k + t] * (double)w[t]);
           }
-          bound += largest / QUANT_LARGEST * 0.5 * weights;
+          bound += largest / (coarse ? QUANT_COARSEST : QUANT_LARGEST) * 0.5 * weights;
           size += largest * weights / 8; /* d c and m of a block may be larger than d c + m */
         }
         bound += size * 0x1p-22;
@@ -111,9 +113,10 @@ void test_quant_tile(const char *name, const attn_quant_kernels *kernels) {
     }
     /* A row alone has the bits it has among others. */
     const int64_t row = random_int(0, m - 1);
-    const operand_rows alone = quantised(kernels, x + row * k, 1, k);
+    const operand_rows alone = quantised(kernels, x + row * k, coarse, 1, k);
     float *single = guard_new(PANEL * 4, 64);
-    kernels->tile(format, 1, k, alone.operands, alone.facts, panel, single);
+    const attn_quant_place own = { single, PANEL, NULL, NULL, 0 };
+    kernels->tile(format, coarse, 1, k, alone.operands, alone.facts, panel, &own);
     for (int64_t j = 0; j < PANEL; j++)
       CHECK(same_bits(single[j], sums[row * PANEL + j]), "row %ld, column %ld differs when the row is alone", (long)row, (long)j);
   }
@@ -154,7 +157,7 @@ void test_quant_run(void) {
       }
     }
     check_context("m %ld k %ld, %d weights", (long)m, (long)k, count);
-    const attn_quant_product product = { m, k, x, k, outputs, count, 1 };
+    const attn_quant_product product = { m, k, x, k, outputs, count, random_chance(2), 1 };
     CHECK(attn_quant_run(&product), "out of memory");
     float w[512];
     for (int o = 0; o < count; o++)
@@ -168,7 +171,7 @@ void test_quant_run(void) {
           }
           double expected = outputs[o].activation == ATTN_SILU ? sum / (1 + exp(-sum)) : sum;
           if (residuals[o]) expected += residuals[o][r * outputs[o].n + j];
-          check_error(fabs(outputs[o].c[r * outputs[o].n + j] - expected), 1e-4 * size, "c", r * outputs[o].n + j);
+          check_error(fabs(outputs[o].c[r * outputs[o].n + j] - expected), (product.coarse ? 2e-2 : 1e-4) * size, "c", r * outputs[o].n + j);
         }
       }
   }

@@ -208,13 +208,15 @@ typedef struct attn_quant_output {
 } attn_quant_output;
 
 /* x (m, k) is rounded to 16-bit integers, with a scale for every 32 neighbours; sums over blocks are exact, and added in
- * float in order. So the bits of a row depend on this row alone. */
+ * float in order. So the bits of a row depend on this row alone. Where `coarse` is set and the ISA gains by it, x is rounded
+ * to 8 bits. */
 typedef struct attn_quant_product {
   int64_t m, k;
   const float *x;
   int64_t x_row;
   const attn_quant_output *outputs;
   int64_t output_count;
+  bool coarse;
   int32_t threads;
 } attn_quant_product;
 

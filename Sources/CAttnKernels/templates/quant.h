@@ -2,33 +2,30 @@
 
 /* ---- rows of x as integers ---- */
 
-static void quantise(const float *x, int64_t k, int64_t step, char *operands, attn_quant_facts *facts) {
+static void quantise(const float *x, int64_t k, bool coarse, int64_t step, char *operands, attn_quant_facts *facts) {
+  const int parts = QUANT_BLOCK / LANES;
+  const float most = coarse ? QUANT_COARSEST : QUANT_LARGEST;
   for (int64_t b = 0; b < k / QUANT_BLOCK; b++, x += QUANT_BLOCK) {
-    vec largest = {0}, poison = {0}; /* 0, or NaN if an element is not finite */
-    for (int i = 0; i < QUANT_BLOCK; i += LANES) {
-      const vec v = v_load(x + i);
-      largest = v_max(largest, v_abs(v));
-      poison += v * (real)0;
+    vec part[QUANT_BLOCK / LANES], largest = {0};
+    lanemask bad = {0};
+    for (int i = 0; i < parts; i++) {
+      part[i] = v_load(x + i * LANES);
+      bad |= ~(v_abs(part[i]) < v_set1(INFINITY));
+      largest = v_max(largest, v_abs(part[i]));
     }
-    float top = 0, bad = 0;
-    for (int i = 0; i < LANES; i++) {
-      top = largest[i] > top ? largest[i] : top;
-      bad += poison[i];
+    const bool finite = !v_any(bad);
+    const float top = finite ? __builtin_reduce_max(largest) : 0;
+    /* Blocks so small that 1 / scale would be Inf count as 0; ones with NaN or Inf are NaN as a whole. */
+    const float inverse = top > 0x1p-100f ? most / top : 0;
+    const float scale = finite ? (top > 0x1p-100f ? top / most : 0) : NAN;
+    int32_t sum[2] = { 0, 0 };
+    for (int i = 0; i < parts; i++) {
+      const vec y = v_round(part[i] * inverse);
+      const ivec q = finite ? __builtin_convertvector(y, ivec) : (ivec){0};
+      sum[i * 2 / parts] += __builtin_reduce_add(q);
+      quant_store(q, coarse, i, operands + b * step * quant_operand_bytes(coarse));
     }
-    /* Blocks so small that 1 / scale would be Inf count as 0. */
-    const float scale = top > 0x1p-100f ? top / QUANT_LARGEST : 0, inverse = top > 0x1p-100f ? QUANT_LARGEST / top : 0;
-    int32_t q[QUANT_BLOCK], sum[2] = { 0, 0 };
-    if (bad == 0) {
-      for (int i = 0; i < QUANT_BLOCK; i += LANES) {
-        const ivec rounded = __builtin_convertvector(v_round(v_load(x + i) * inverse), ivec);
-        memcpy(q + i, &rounded, sizeof rounded);
-      }
-    } else {
-      memset(q, 0, sizeof q);
-    }
-    for (int i = 0; i < QUANT_BLOCK; i++) sum[i / 16] += q[i];
-    quant_store(q, operands + b * step * QUANT_OPERAND_BYTES);
-    facts[b * step] = (attn_quant_facts){ scale + bad, (scale + bad) * (float)(sum[0] + sum[1]), sum[0], sum[1] };
+    facts[b * step] = (attn_quant_facts){ scale, scale * (float)(sum[0] + sum[1]), sum[0], sum[1] };
   }
 }
 
@@ -77,19 +74,19 @@ WORD vec quant_m(attn_quant format, const char *scales, int lane, int64_t b) {
 /* ---- tiles ---- */
 
 /* Neighbours [4 first, 4 last) of one block for m rows of x, exactly. */
-WORD void quant_block(attn_quant format, const int m, const int first, const int last, const char *codes,
+WORD void quant_block(attn_quant format, const bool coarse, const int m, const int first, const int last, const char *codes,
                       const char *operands, quant_sum *sum) {
 #pragma clang loop unroll(full)
   for (int j = first; j < last; j++) {
     const quant_codes c = quant_spread(quad(format, codes, j));
 #pragma clang loop unroll(full)
-    for (int r = 0; r < m; r++) sum[r] = quant_dot(sum[r], c, operands + r * QUANT_OPERAND_BYTES, j);
+    for (int r = 0; r < m; r++) sum[r] = quant_dot(sum[r], c, coarse, operands + r * quant_operand_bytes(coarse), j);
   }
 }
 
 /* The lanes of a panel from `lane` on. */
-WORD void quant_lanes(attn_quant format, const int m, int lane, int64_t blocks, const char *operands,
-                      const attn_quant_facts *facts, const char *codes, float *sums) {
+WORD void quant_lanes(attn_quant format, const bool coarse, const int m, int lane, int64_t blocks, const char *operands,
+                      const attn_quant_facts *facts, const char *codes, const attn_quant_place *place) {
   vec total[QUANT_ROWS] = {{0}};
   const char *scales = codes + blocks * quant_code_bytes(format);
   const int32_t offset = quant_offset(format);
@@ -105,11 +102,11 @@ WORD void quant_lanes(attn_quant format, const int m, int lane, int64_t blocks, 
         const int32_t q = halves == 1 ? facts[r].first + facts[r].second : half ? facts[r].second : facts[r].first;
         sum[r] = quant_begin(-offset * q);
       }
-      quant_block(format, m, half * 4, halves == 1 ? 8 : half * 4 + 4, codes, operands, sum);
+      quant_block(format, coarse, m, half * 4, halves == 1 ? 8 : half * 4 + 4, codes, operands, sum);
       const vec d = quant_d(format, scales, lane, b, half);
 #pragma clang loop unroll(full)
       for (int r = 0; r < m; r++)
-        total[r] = v_fma(d, __builtin_convertvector(quant_total(sum[r]), vec) * facts[r].scale, total[r]);
+        total[r] = v_fma(d, __builtin_convertvector(quant_total(sum[r], coarse), vec) * facts[r].scale, total[r]);
     }
     if (moved) {
       const vec move = quant_m(format, scales, lane, b);
@@ -117,43 +114,56 @@ WORD void quant_lanes(attn_quant format, const int m, int lane, int64_t blocks, 
       for (int r = 0; r < m; r++) total[r] = v_fma(move, v_set1(facts[r].sum), total[r]);
     }
     codes += quant_code_bytes(format);
-    operands += m * QUANT_OPERAND_BYTES;
+    operands += m * quant_operand_bytes(coarse);
     facts += m;
   }
+  const vec bias = place->bias ? v_load(place->bias + lane) : (vec){0};
 #pragma clang loop unroll(full)
-  for (int r = 0; r < m; r++) v_store(sums + r * PANEL + lane, total[r]);
-}
-
-WORD void quant_panel(attn_quant format, const int m, int64_t blocks, const char *operands, const attn_quant_facts *facts,
-                      const char *panel, float *sums) {
-  for (int lane = 0; lane < PANEL; lane += LANES) quant_lanes(format, m, lane, blocks, operands, facts, panel, sums);
-}
-
-#define QUANT_FORMAT(format)                                                                     \
-  static void tile_##format(int64_t m, int64_t blocks, const char *operands,                     \
-                            const attn_quant_facts *facts, const char *panel, float *sums) {     \
-    switch (m) {                                                                                 \
-      case 1: quant_panel(format, 1, blocks, operands, facts, panel, sums); break;               \
-      case 2: quant_panel(format, 2, blocks, operands, facts, panel, sums); break;               \
-      case 4: quant_panel(format, 4, blocks, operands, facts, panel, sums); break;               \
-      default: quant_panel(format, QUANT_ROWS, blocks, operands, facts, panel, sums); break;     \
-    }                                                                                            \
+  for (int r = 0; r < m; r++) {
+    vec y = total[r] + bias;
+    if (place->residual) y += v_load(place->residual + r * place->residual_row + lane);
+    v_store(place->c + r * place->c_row + lane, y);
   }
-QUANT_FORMAT(ATTN_Q4_0)
-QUANT_FORMAT(ATTN_Q4_1)
-QUANT_FORMAT(ATTN_Q8_0)
-QUANT_FORMAT(ATTN_Q4_K)
-QUANT_FORMAT(ATTN_Q6_K)
+}
 
-static void tile(attn_quant format, int64_t m, int64_t k, const char *operands, const attn_quant_facts *facts,
-                 const char *panel, float *sums) {
+WORD void quant_panel(attn_quant format, const bool coarse, const int m, int64_t blocks, const char *operands,
+                      const attn_quant_facts *facts, const char *panel, const attn_quant_place *place) {
+  for (int lane = 0; lane < PANEL; lane += LANES) quant_lanes(format, coarse, m, lane, blocks, operands, facts, panel, place);
+}
+
+#define QUANT_ARGUMENTS blocks, operands, facts, panel, place
+#define QUANT_WAY(name, format, coarse)                                                                  \
+  static void name(int64_t m, int64_t blocks, const char *operands, const attn_quant_facts *facts,       \
+                   const char *panel, const attn_quant_place *place) {                                   \
+    switch (m) {                                                                                         \
+      case 1: quant_panel(format, coarse, 1, QUANT_ARGUMENTS); break;                                    \
+      case 2: quant_panel(format, coarse, 2, QUANT_ARGUMENTS); break;                                    \
+      case 4: quant_panel(format, coarse, 4, QUANT_ARGUMENTS); break;                                    \
+      default: quant_panel(format, coarse, QUANT_ROWS, QUANT_ARGUMENTS); break;                          \
+    }                                                                                                    \
+  }
+#if QUANT_HAS_COARSE
+#define QUANT_FORMAT(name, format) QUANT_WAY(name##_fine, format, false) QUANT_WAY(name##_coarse, format, true)
+#define QUANT_CALL(name) (coarse ? name##_coarse : name##_fine)(m, QUANT_ARGUMENTS)
+#else
+#define QUANT_FORMAT(name, format) QUANT_WAY(name##_fine, format, false)
+#define QUANT_CALL(name) ((void)coarse, name##_fine(m, QUANT_ARGUMENTS))
+#endif
+QUANT_FORMAT(q4_0, ATTN_Q4_0)
+QUANT_FORMAT(q4_1, ATTN_Q4_1)
+QUANT_FORMAT(q8_0, ATTN_Q8_0)
+QUANT_FORMAT(q4_K, ATTN_Q4_K)
+QUANT_FORMAT(q6_K, ATTN_Q6_K)
+
+static void tile(attn_quant format, bool coarse, int64_t m, int64_t k, const char *operands, const attn_quant_facts *facts,
+                 const char *panel, const attn_quant_place *place) {
   const int64_t blocks = k / QUANT_BLOCK;
   switch (format) {
-    case ATTN_Q4_0: tile_ATTN_Q4_0(m, blocks, operands, facts, panel, sums); break;
-    case ATTN_Q4_1: tile_ATTN_Q4_1(m, blocks, operands, facts, panel, sums); break;
-    case ATTN_Q8_0: tile_ATTN_Q8_0(m, blocks, operands, facts, panel, sums); break;
-    case ATTN_Q4_K: tile_ATTN_Q4_K(m, blocks, operands, facts, panel, sums); break;
-    default: tile_ATTN_Q6_K(m, blocks, operands, facts, panel, sums); break;
+    case ATTN_Q4_0: QUANT_CALL(q4_0); break;
+    case ATTN_Q4_1: QUANT_CALL(q4_1); break;
+    case ATTN_Q8_0: QUANT_CALL(q8_0); break;
+    case ATTN_Q4_K: QUANT_CALL(q4_K); break;
+    default: QUANT_CALL(q6_K); break;
   }
 }
 
@@ -163,5 +173,5 @@ static void tile(attn_quant format, int64_t m, int64_t k, const char *operands, 
 #define QUANT_STRING(isa) QUANT_STRING_(isa)
 
 const attn_quant_kernels QUANT_TABLE(ISA) = {
-  .isa = QUANT_STRING(ISA), .rows = QUANT_ROWS, .quantise = quantise, .tile = tile
+  .isa = QUANT_STRING(ISA), .rows = QUANT_ROWS, .coarse = QUANT_HAS_COARSE, .quantise = quantise, .tile = tile
 };
