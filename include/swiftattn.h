@@ -1013,8 +1013,9 @@ int32_t swiftattn_gguf_load(const swiftattn_gguf *file, int64_t index, const swi
 /* Decoders of the Llama family: RMSNorm, rotary positions, grouped heads, SwiGLU, with or without biases on q, k and v.
  *
  * Weights are used as stored. Products with quantised ones round x to 16-bit integers with a scale for every 32 neighbours
- * and sum blocks exactly, so that a row's bits depend on that row alone: prefill and step give the same. Everything else is
- * float32, the keys and values that a sequence keeps too. Calls on one model run one after the other, from whatever thread.
+ * and sum blocks exactly, so that a row's bits depend on that row alone. One exception, for speed: on machines with
+ * AVX512-VNNI a prefill of 32 tokens or more rounds x to 8 bits, unless exact_prefill is set; with it, prefill and step
+ * give the same numbers. Everything else is float32, the keys and values that a sequence keeps too. Calls on one model run one after the other, from whatever thread.
  * A model has room for some sequences, each with tokens of its own. */
 typedef struct swiftattn_model swiftattn_model;
 
@@ -1042,9 +1043,11 @@ typedef struct swiftattn_model_options {
   int64_t sequences; /* that are continued side by side; default 1 */
   int64_t window;    /* tokens that a token sees, itself included, older ones being forgotten: a sequence then has no end.
                         Default: none, and a sequence ends with the context */
+  int32_t exact_prefill; /* 1: prefill rounds x to 16 bits however many tokens there are */
+  int32_t reserved;      /* 0 */
 } swiftattn_model_options;
 
-#define SWIFTATTN_MODEL_OPTIONS_INIT { sizeof(swiftattn_model_options), SWIFTATTN_MODEL_WEIGHTS_STORED, 0, 0, 0 }
+#define SWIFTATTN_MODEL_OPTIONS_INIT { sizeof(swiftattn_model_options), SWIFTATTN_MODEL_WEIGHTS_STORED, 0, 0, 0, 0, 0 }
 
 /* Opens a GGUF file of architecture llama or qwen2. A tensor that is missing, or of another shape than the metadata says, is
  * an error that names it. Quantised weights are repacked and the file's pages given back: memory holds each once. */

@@ -18,6 +18,11 @@ private func modelOptions(_ pointer: UnsafePointer<swiftattn_model_options>?) th
     result.context = given(c.context)
     result.sequences = given(c.sequences) ?? 1
     result.window = given(c.window)
+    guard c.exact_prefill == 0 || c.exact_prefill == 1 else {
+        throw Failure(.invalidArgument, "exact_prefill: expected 0 or 1, got \(c.exact_prefill)")
+    }
+    guard c.reserved == 0 else { throw Failure(.invalidArgument, "reserved: expected 0, got \(c.reserved)") }
+    result.hasExactPrefill = c.exact_prefill == 1
     return result
 }
 

@@ -24,7 +24,7 @@ const char *attn_cpu_feature(int n);
 
 /* Whether the system would allocate this much now. */
 bool attn_memory_available(size_t bytes);
-/* 64-byte aligned, or NULL. */
+/* 64-byte aligned, or NULL; large blocks in huge pages where the system has them. */
 void *attn_allocate(size_t bytes);
 void attn_free(void *memory);
 

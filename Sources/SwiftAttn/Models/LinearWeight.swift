@@ -35,8 +35,9 @@ struct LinearCall {
     var bias: UnsafeMutablePointer<Float>?
     var residual: UnsafeMutablePointer<Float>?
 
-    /// Several weights on one x (rows, K). Quantised ones share its rounding and their threads.
-    static func run(_ calls: [LinearCall], _ x: UnsafeMutablePointer<Float>, rows: Int) throws(Failure) {
+    /// Several weights on one x (rows, K). Quantised ones share its rounding and their threads; `coarse`: x rounded to 8 bits
+    /// for them, where the machine gains by it.
+    static func run(_ calls: [LinearCall], _ x: UnsafeMutablePointer<Float>, rows: Int, coarse: Bool = false) throws(Failure) {
         let k = calls[0].weight.shape[1]
         var outputs: [attn_quant_output] = []
         for call in calls {
@@ -52,7 +53,7 @@ struct LinearCall {
         if outputs.isEmpty { return }
         let done = outputs.withUnsafeBufferPointer { outputs in
             var product = attn_quant_product(m: Int64(rows), k: Int64(k), x: x, x_row: Int64(k), outputs: outputs.baseAddress,
-                                             output_count: Int64(outputs.count), threads: 0)
+                                             output_count: Int64(outputs.count), coarse: coarse, threads: 0)
             return attn_quant_run(&product)
         }
         guard done else { throw Failure.outOfMemory }

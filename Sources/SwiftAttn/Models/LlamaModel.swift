@@ -13,6 +13,9 @@ public struct ModelOptions: Sendable {
     /// Tokens that a token sees, itself included; older ones are forgotten, so that a sequence has no end. nil: it sees all,
     /// and a sequence ends with the context.
     public var window: Int?
+    /// Whether prefill rounds x as finely as everything else does. Else passes of 32 tokens and more round it to 8 bits where
+    /// the machine gains by it.
+    public var hasExactPrefill = false
 
     public init() {}
 }
@@ -22,6 +25,7 @@ public final class LlamaModel: @unchecked Sendable {
     public let config: LlamaConfig
     public let context, sequences: Int
     public let window: Int?
+    private let hasExactPrefill: Bool
     private let weights: LlamaWeights
     private let rotary: (inverse: [Double], attention: Double)
     private var buffers = PassBuffers()
@@ -34,6 +38,8 @@ public final class LlamaModel: @unchecked Sendable {
 
     /// Tokens that go through the layers at a time.
     private static let chunk = 512
+    /// A prefill of fewer is exact anyway.
+    private static let fewestCoarse = 32
     /// Rows whose logits are taken at a time where only what follows from them is kept.
     private static let logitRows = 64
 
@@ -41,7 +47,7 @@ public final class LlamaModel: @unchecked Sendable {
     public convenience init(path: String, options: ModelOptions = ModelOptions()) throws(Failure) {
         try Library.requireKernels()
         let file = try GGUFFile(path: path)
-        try self.init(LlamaConfig(file), GGUFWeights(file: file, storage: options.storage), .gguf, options)
+        try self.init(LlamaConfig(file), GGUFWeights(file, storage: options.storage), .gguf, options)
     }
 
     /// Takes copies of tensors with Hugging Face's names.
@@ -67,6 +73,7 @@ public final class LlamaModel: @unchecked Sendable {
         self.context = context
         sequences = options.sequences
         window = options.window
+        hasExactPrefill = options.hasExactPrefill
         weights = try LlamaWeights(config, from: source, names)
         rotary = try config.rotaryScaling.frequencies(dim: config.rotaryDim, length: context, base: config.rotaryBase)
         positions = [Int](repeating: 0, count: options.sequences)
@@ -121,7 +128,8 @@ extension LlamaModel {
                     let count = min(LlamaModel.chunk, ids.count - first)
                     try forget(sequence, for: count)
                     try pass(Array(ids[first..<first + count]), .run(entry: sequence, count: count), caches,
-                             (0..<count).map { positions[sequence] + $0 })
+                             (0..<count).map { positions[sequence] + $0 },
+                             isCoarse: !hasExactPrefill && ids.count >= LlamaModel.fewestCoarse)
                     positions[sequence] += count
                     first += count
                 }
@@ -320,10 +328,10 @@ extension LlamaModel {
     }
 
     private func pass(_ ids: [Int], _ rows: PassRows, _ caches: [KVCache], _ positions: [Int],
-                      _ trace: PassTrace = PassTrace()) throws(Failure) {
+                      _ trace: PassTrace = PassTrace(), isCoarse: Bool = false) throws(Failure) {
         try buffers.reserve(ids.count, config)
         try LlamaPass(config: config, weights: weights, rotary: rotary, window: window, buffers: buffers, caches: caches,
-                      rows: rows, positions: positions, trace: trace).run(ids)
+                      rows: rows, positions: positions, isCoarse: isCoarse, trace: trace).run(ids)
     }
 
     /// Logits of rows of the last pass.

@@ -59,6 +59,8 @@ struct LlamaPass {
     let rows: PassRows
     /// Of each row.
     let positions: [Int]
+    /// Whether quantised weights see x in 8 bits.
+    let isCoarse: Bool
     var trace = PassTrace()
 
     private var count: Int { positions.count }
@@ -124,11 +126,11 @@ struct LlamaPass {
         try LinearCall.run([LinearCall(weight: layer.q, out: buffers.q, bias: layer.biases[0]?.pointer),
                             LinearCall(weight: layer.k, out: buffers.k, bias: layer.biases[1]?.pointer),
                             LinearCall(weight: layer.v, out: buffers.v, bias: layer.biases[2]?.pointer)],
-                           buffers.normed, rows: count)
+                           buffers.normed, rows: count, coarse: isCoarse)
         turn(buffers.q, heads: config.heads)
         turn(buffers.k, heads: config.kvHeads)
         try attendOverCache(n)
-        try LinearCall.run([LinearCall(weight: layer.o, out: buffers.x, residual: buffers.x)], buffers.attended, rows: count)
+        try LinearCall.run([LinearCall(weight: layer.o, out: buffers.x, residual: buffers.x)], buffers.attended, rows: count, coarse: isCoarse)
     }
 
     /// The rotation of every head by its row's position, in place.
@@ -192,7 +194,7 @@ struct LlamaPass {
     private func feedForward(_ layer: LlamaLayer) throws(Failure) {
         normalise(layer.feedForwardNorm)
         try LinearCall.run([LinearCall(weight: layer.gate, out: buffers.gate), LinearCall(weight: layer.up, out: buffers.up)],
-                           buffers.normed, rows: count)
+                           buffers.normed, rows: count, coarse: isCoarse)
         let hidden = config.hidden
         let shape = attn_rows(dtype: ATTN_F32, columns: Int64(hidden), x_column: 1, out_column: 1, stream: false)
         parallelFor(count, grain: ElementCost.exponential.grain(count, columns: hidden, .float32)) { range in
@@ -203,7 +205,7 @@ struct LlamaPass {
                 }
             }
         }
-        try LinearCall.run([LinearCall(weight: layer.down, out: buffers.x, residual: buffers.x)], buffers.gate, rows: count)
+        try LinearCall.run([LinearCall(weight: layer.down, out: buffers.x, residual: buffers.x)], buffers.gate, rows: count, coarse: isCoarse)
     }
 }
 

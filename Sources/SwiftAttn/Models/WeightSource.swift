@@ -47,8 +47,16 @@ private func float32Matrix(_ buffer: FloatBuffer, rows: Int, columns: Int, looks
 /// The tensors of a GGUF file. Quantised and float32 matrices are repacked, and the file's pages given back; float16 and bfloat16
 /// ones stay where they are.
 struct GGUFWeights: WeightSource {
-    let file: GGUFFile
-    let storage: WeightStorage
+    private let file: GGUFFile
+    private let storage: WeightStorage
+    private let arena: WeightArena
+
+    init(_ file: GGUFFile, storage: WeightStorage) throws(Failure) {
+        self.file = file
+        self.storage = storage
+        let quantised = storage == .stored ? file.tensors.filter { $0.format?.quant != nil && $0.shape.count == 2 } : []
+        arena = try WeightArena(quantised.map { QuantisedWeight.packedSize($0.format!.quant!, shape: $0.shape) })
+    }
 
     func has(_ name: String) -> Bool { file.tensor(name) != nil }
 
@@ -69,7 +77,7 @@ struct GGUFWeights: WeightSource {
         let (tensor, format) = try find(name, [rows, columns])
         if storage == .stored, let quant = format.quant {
             defer { file.file.release(tensor.range) }
-            return .quantised(try QuantisedWeight(quant, file.data(of: tensor), shape: tensor.shape))
+            return .quantised(try QuantisedWeight(quant, file.data(of: tensor), shape: tensor.shape, in: arena))
         }
         if storage == .stored, format != .float32 {
             let data = UnsafeMutableRawPointer(mutating: file.data(of: tensor))

@@ -749,6 +749,8 @@ class ModelOptions(ctypes.Structure):
         ("context", c_int64),
         ("sequences", c_int64),
         ("window", c_int64),
+        ("exact_prefill", c_int32),
+        ("reserved", c_int32),
     ]
 
 

@@ -162,6 +162,7 @@ def load(
     sequences: int = 8,
     window: int | None = None,
     weights: str = "stored",
+    exact_prefill: bool = False,
 ) -> Llama:
     """The decoder in a GGUF file of architecture llama or qwen2, or in a folder of Hugging Face's llama, mistral or qwen2.
 
@@ -171,6 +172,8 @@ def load(
         window: tokens that a token sees, itself included; older ones are forgotten, so that a sequence has no end. None: a
             token sees all, and what goes beyond the context is an error.
         weights: "stored": quantised, float16 and bfloat16 ones are used as they are; or "float32".
+        exact_prefill: whether prefill computes as step does. Else, on machines with AVX512-VNNI, prompts of 32 tokens and more
+            meet quantised weights in 8 bits, which takes half the time. All that is asked of a text by itself is exact.
 
     Raises ValueError for a file that is damaged or of another kind; TypeError for tensors of formats that are not read.
     """
@@ -180,6 +183,7 @@ def load(
         context=_given(context, "context"),
         sequences=integer(sequences, "sequences", 1),
         window=_given(window, "window"),
+        exact_prefill=bool(exact_prefill),
     )
     place = Path(os.fspath(path))
     return _from_folder(place, options) if place.is_dir() else _from_gguf(place, options)
