@@ -1014,7 +1014,7 @@ int32_t swiftattn_gguf_load(const swiftattn_gguf *file, int64_t index, const swi
  *
  * Weights are used as stored. Products with quantised ones round x to 16-bit integers with a scale for every 32 neighbours
  * and sum blocks exactly, so that a row's bits depend on that row alone. One exception, for speed: on machines with
- * AVX512-VNNI a prefill of 32 tokens or more rounds x to 8 bits, unless exact_prefill is set; with it, prefill and step
+ * AVX512-VNNI a prefill of 128 tokens or more rounds x to 8 bits, unless exact_prefill is set; with it, prefill and step
  * give the same numbers. Everything else is float32, the keys and values that a sequence keeps too. Calls on one model run one after the other, from whatever thread.
  * A model has room for some sequences, each with tokens of its own. */
 typedef struct swiftattn_model swiftattn_model;

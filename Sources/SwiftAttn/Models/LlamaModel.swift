@@ -13,7 +13,7 @@ public struct ModelOptions: Sendable {
     /// Tokens that a token sees, itself included; older ones are forgotten, so that a sequence has no end. nil: it sees all,
     /// and a sequence ends with the context.
     public var window: Int?
-    /// Whether prefill rounds x as finely as everything else does. Else passes of 32 tokens and more round it to 8 bits where
+    /// Whether prefill rounds x as finely as everything else does. Else prompts of 128 tokens and more round it to 8 bits where
     /// the machine gains by it.
     public var hasExactPrefill = false
 
@@ -39,7 +39,7 @@ public final class LlamaModel: @unchecked Sendable {
     /// Tokens that go through the layers at a time.
     private static let chunk = 512
     /// A prefill of fewer is exact anyway.
-    private static let fewestCoarse = 32
+    private static let fewestCoarse = 128
     /// Rows whose logits are taken at a time where only what follows from them is kept.
     private static let logitRows = 64
 

@@ -40,7 +40,7 @@ class ChatTemplate:
 @lru_cache(maxsize=16)
 def _compiled(source: str) -> Any:
     try:
-        from jinja2.exceptions import TemplateError
+        from jinja2 import TemplateError
         from jinja2.sandbox import ImmutableSandboxedEnvironment
     except ImportError:
         raise ImportError("chat templates need the package jinja2: pip install jinja2") from None

@@ -172,7 +172,7 @@ def load(
         window: tokens that a token sees, itself included; older ones are forgotten, so that a sequence has no end. None: a
             token sees all, and what goes beyond the context is an error.
         weights: "stored": quantised, float16 and bfloat16 ones are used as they are; or "float32".
-        exact_prefill: whether prefill computes as step does. Else, on machines with AVX512-VNNI, prompts of 32 tokens and more
+        exact_prefill: whether prefill computes as step does. Else, on machines with AVX512-VNNI, prompts of 128 tokens and more
             meet quantised weights in 8 bits, which takes half the time. All that is asked of a text by itself is exact.
 
     Raises ValueError for a file that is damaged or of another kind; TypeError for tensors of formats that are not read.
