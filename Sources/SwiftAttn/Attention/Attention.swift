@@ -40,7 +40,7 @@ public func attentionVarlen(query: Tensor, key: Tensor, value: Tensor,
 }
 
 extension AttentionProblem {
-    func run() throws(Failure) {
+    consuming func run() throws(Failure) {
         var problem = self
         if problem.isEmpty { return }
         let plan = AttentionPlan(&problem)

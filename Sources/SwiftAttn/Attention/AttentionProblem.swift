@@ -51,12 +51,15 @@ extension AttentionProblem {
     /// With gradients out and lse are inputs, and the gradients the outputs.
     init(query: Tensor, key: Tensor, value: Tensor, options: AttentionOptions, out: Tensor, lse: Tensor?, weights: Tensor?,
          gradients: AttentionGradients? = nil) throws(Failure) {
-        for (name, tensor) in [("query", query), ("key", key), ("value", value)] as [(StaticString, Tensor)] {
+        func expectRank(_ tensor: Tensor, _ name: StaticString) throws(Failure) {
             try tensor.checked(name).expect(rank: 2...Dims.capacity, name)
             guard (tensor.rank == 2) == (query.rank == 2) else {
                 throw .shape("\(name): rank is \(tensor.rank), query has \(query.rank)")
             }
         }
+        try expectRank(query, "query")
+        try expectRank(key, "key")
+        try expectRank(value, "value")
         let headless = query.rank == 2
         let q = headless ? query.insertingDim(at: 0) : query
         let k = headless ? key.insertingDim(at: 0) : key
@@ -252,12 +255,13 @@ extension AttentionProblem {
         _ = try out.checkedOutput("out")
         _ = try lse?.checkedOutput("lse")
         _ = try weights?.checkedOutput("weights")
-        for output in [Output("out", out), Output("lse", lse), Output("weights", weights)] {
-            try output?.expectApart(from: query, key, value, options, as: names)
-        }
-        try Output("out", out)?.expectApart(from: lse, "lse")
-        try Output("out", out)?.expectApart(from: weights, "weights")
-        try Output("lse", lse)?.expectApart(from: weights, "weights")
+        let first = Output("out", out), second = Output("lse", lse), third = Output("weights", weights)
+        try first?.expectApart(from: query, key, value, options, as: names)
+        try second?.expectApart(from: query, key, value, options, as: names)
+        try third?.expectApart(from: query, key, value, options, as: names)
+        try first?.expectApart(from: lse, "lse")
+        try first?.expectApart(from: weights, "weights")
+        try second?.expectApart(from: weights, "weights")
     }
 
     mutating func setOptions(_ options: AttentionOptions, heads: Int) throws(Failure) {
@@ -269,9 +273,11 @@ extension AttentionProblem {
         guard options.dropoutP >= 0, options.dropoutP < 1 else {
             throw .argument("dropout_p: expected 0 <= dropout_p < 1, got \(options.dropoutP)")
         }
-        for (name, side) in [("window_left", options.windowLeft), ("window_right", options.windowRight)] {
+        func expectWindow(_ side: Int?, _ name: StaticString) throws(Failure) {
             if let side, side < -1 { throw .argument("\(name): expected -1 (unlimited) or more, got \(side)") }
         }
+        try expectWindow(options.windowLeft, "window_left")
+        try expectWindow(options.windowRight, "window_right")
         if let offset = options.queryOffset {
             guard options.queryOffsets == nil else {
                 throw .argument("query_offset: expected one of query_offset and query_offsets, got both")
