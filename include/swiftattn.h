@@ -637,11 +637,12 @@ typedef struct swiftattn_multihead_attention_options {
   int32_t positions;     /* SWIFTATTN_POSITIONS_* */
   int32_t precision;     /* SWIFTATTN_PRECISION_* */
   swiftattn_dtype dtype; /* floating, of the parameters, inputs and outputs; zeros: float32 */
+  double dropout;        /* 0 <= dropout < 1, of the weights in training */
 } swiftattn_multihead_attention_options;
 
 /* embed_dim and num_heads must be set. */
 #define SWIFTATTN_MULTIHEAD_ATTENTION_OPTIONS_INIT { sizeof(swiftattn_multihead_attention_options), \
-  0u, 0, 0, 0, 0, 0, 0.0, SWIFTATTN_POSITIONS_NONE, SWIFTATTN_PRECISION_HIGHEST, { 0, 0, 0 } }
+  0u, 0, 0, 0, 0, 0, 0.0, SWIFTATTN_POSITIONS_NONE, SWIFTATTN_PRECISION_HIGHEST, { 0, 0, 0 }, 0.0 }
 
 /* Multi-head attention with D = E / num_heads, kvE = num_kv_heads * D. Parameters: in_proj_weight (E + 2 kvE, E) if key
  * and value rows are E wide, else q_proj_weight (E, E), k_proj_weight (kvE, kdim), v_proj_weight (kvE, vdim); in_proj_bias
@@ -713,11 +714,13 @@ typedef struct swiftattn_layer_options {
   int32_t positions;       /* SWIFTATTN_POSITIONS_*, of self-attention */
   int32_t precision;       /* SWIFTATTN_PRECISION_* */
   swiftattn_dtype dtype;   /* floating, of the parameters, inputs and outputs; zeros: float32 */
+  double dropout;          /* 0 <= dropout < 1, in training: of attention weights, activations, the results of attention and
+                              feed-forward part before their residuals, and of embeddings */
 } swiftattn_layer_options;
 
 /* d_model and nhead must be set. */
 #define SWIFTATTN_LAYER_OPTIONS_INIT { sizeof(swiftattn_layer_options), 0u, 0, 0, 0, 0, 0.0, \
-  SWIFTATTN_FEED_FORWARD_RELU, SWIFTATTN_NORM_LAYER, SWIFTATTN_POSITIONS_NONE, SWIFTATTN_PRECISION_HIGHEST, { 0, 0, 0 } }
+  SWIFTATTN_FEED_FORWARD_RELU, SWIFTATTN_NORM_LAYER, SWIFTATTN_POSITIONS_NONE, SWIFTATTN_PRECISION_HIGHEST, { 0, 0, 0 }, 0.0 }
 
 /* Layers and stacks of them, with torch.nn's parameter names: self_attn.*, multihead_attn.* (decoder), linear1.*,
  * linear_gate.* (gated), linear2.*, norm1.*, norm2.*, norm3.* (decoder); in a stack behind layers.N., then norm.*; in a
@@ -882,6 +885,94 @@ typedef struct swiftattn_beam_options {
 int32_t swiftattn_encoder_decoder_write(const swiftattn_module *module, const swiftattn_tensor *src,
                                         const swiftattn_tensor *key_padding_mask, const swiftattn_beam_options *options,
                                         const swiftattn_tensor *ids, const swiftattn_tensor *scores);
+
+/* ---- Training ---------------------------------------------------------------------------------------------- */
+
+/* Not 0: each forward of the module copies its inputs and keeps what the backward needs, dropout is active, and calls come one
+ * at a time. 0, the default: inference. Modules of float32 and float64 alone; masks, offsets and weights outputs as in
+ * inference; extra keys of an attention and a token model's hidden output are not taken. */
+int32_t swiftattn_module_set_training(swiftattn_module *module, int32_t training);
+
+/* Adds to the gradients of all parameters those of the newest forward in training; each forward takes one backward.
+ *   grad_out as that forward's out: the gradient of a loss with respect to it
+ *   grad_inputs NULL, or `count` tensors, each NULL or written: as the forward's floating inputs in their order (query, key,
+ *   value; x; tgt, memory; src, tgt; none of models over tokens). A tensor that was given as several inputs has its whole
+ *   gradient at the first of them, and zeros at the others.
+ * Result bits do not depend on the number of threads. Should memory run out within, gradients may be incomplete. */
+int32_t swiftattn_module_backward(swiftattn_module *module, const swiftattn_tensor *grad_out,
+                                  const swiftattn_tensor *const *grad_inputs, int64_t count);
+
+/* The gradient of parameter number index, a view like that of the parameter; zeros if there is none. */
+int32_t swiftattn_module_gradient(swiftattn_module *module, int64_t index, swiftattn_tensor *gradient);
+
+/* The next backward begins with gradients of 0. */
+int32_t swiftattn_module_zero_gradients(swiftattn_module *module);
+
+/* Values of kind: how matrices begin. */
+#define SWIFTATTN_INITIALIZE_XAVIER 0 /* uniform in +-sqrt(6 / (inputs + outputs)); tables normal, deviation 1/sqrt(width) */
+#define SWIFTATTN_INITIALIZE_NORMAL 1 /* normal, as tables, with the given deviation */
+
+/* Sets all parameters: matrices by kind, biases 0, scales of norms 1. Element i of parameter n is drawn from Philox4x32-10 with
+ * the seed as key and counter (low, high of i, n, 0). deviation > 0. Source: Glorot, Bengio 2010 (Xavier). */
+int32_t swiftattn_module_initialize(swiftattn_module *module, int32_t kind, double deviation, uint64_t seed);
+
+/* Dropout in training is a function of a seed and of the number of the forward, which counts up from step; at first 0, 0. A
+ * checkpoint keeps both. */
+int32_t swiftattn_module_set_dropout(swiftattn_module *module, uint64_t seed, uint64_t step);
+int32_t swiftattn_module_get_dropout(const swiftattn_module *module, uint64_t *seed, uint64_t *step);
+
+/* Moves the parameters of a module along their gradients; keeps the module. */
+typedef struct swiftattn_optimizer swiftattn_optimizer;
+
+#define SWIFTATTN_OPTIMIZER_ADAMW 0
+#define SWIFTATTN_OPTIMIZER_SGD 1
+
+/* Values of schedule: the rate of step t = 1, 2, ..., w = warmup. */
+#define SWIFTATTN_SCHEDULE_CONSTANT 0            /* lr * min(1, t / w) */
+#define SWIFTATTN_SCHEDULE_INVERSE_SQUARE_ROOT 1 /* lr * min(t / w, sqrt(w / t)) */
+#define SWIFTATTN_SCHEDULE_COSINE 2 /* lr * t / w up to w, then final_lr + (lr - final_lr) (1 + cos(pi (t - w) / (total_steps - w))) / 2 */
+
+typedef struct swiftattn_optimizer_options {
+  uint32_t struct_size;
+  int32_t kind;        /* SWIFTATTN_OPTIMIZER_* */
+  int32_t schedule;    /* SWIFTATTN_SCHEDULE_* */
+  int32_t reserved;    /* 0 */
+  double lr;           /* the largest rate */
+  double beta1, beta2; /* of AdamW, at least 0 and below 1 */
+  double eps;          /* of AdamW; above 0 */
+  double weight_decay;
+  double momentum;     /* of SGD, at least 0 and below 1 */
+  double clip_norm;    /* gradients whose norm over all parameters is larger are scaled to it; 0: never */
+  int64_t warmup;      /* steps */
+  int64_t total_steps; /* of the cosine; more than warmup */
+  double final_lr;     /* of the cosine */
+} swiftattn_optimizer_options;
+
+#define SWIFTATTN_OPTIMIZER_OPTIONS_INIT { sizeof(swiftattn_optimizer_options), SWIFTATTN_OPTIMIZER_ADAMW, \
+  SWIFTATTN_SCHEDULE_CONSTANT, 0, 1e-3, 0.9, 0.999, 1e-8, 0.01, 0.0, 0.0, 0, 0, 0.0 }
+
+/* With the gradient g of a parameter p, the rate r and decay d:
+ *   AdamW  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  p = (1 - r d) p - r m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)
+ *   SGD    h = g + d p;  m = h at the first step, then momentum m + h;  p = p - r m
+ * options must be given. After a failure *optimizer is untouched. Source: Loshchilov, Hutter 2019 (AdamW). */
+int32_t swiftattn_optimizer_create(swiftattn_module *module, const swiftattn_optimizer_options *options,
+                                   swiftattn_optimizer **optimizer);
+void swiftattn_optimizer_destroy(swiftattn_optimizer *optimizer); /* NULL is allowed */
+
+/* One step; parameters without a gradient stay. grad_norm NULL, or written: the gradients' norm over all parameters, before
+ * clipping. The gradients are kept. Result bits do not depend on the number of threads. */
+int32_t swiftattn_optimizer_step(swiftattn_optimizer *optimizer, double *grad_norm);
+
+/* Steps made, and the rate of the next one; either place may be NULL. set_steps continues a training whose state was written
+ * into the views below. */
+int32_t swiftattn_optimizer_get_steps(const swiftattn_optimizer *optimizer, int64_t *steps, double *next_lr);
+int32_t swiftattn_optimizer_set_steps(swiftattn_optimizer *optimizer, int64_t steps);
+
+/* What the rule keeps: "exp_avg.NAME" and "exp_avg_sq.NAME" (m and v) of AdamW, "momentum.NAME" of SGD, for each parameter, as
+ * views like that of the parameter. */
+int32_t swiftattn_optimizer_state_count(const swiftattn_optimizer *optimizer, int64_t *count);
+int32_t swiftattn_optimizer_state(const swiftattn_optimizer *optimizer, int64_t index, const char **name,
+                                  swiftattn_tensor *state);
 
 /* ---- Sampling ---------------------------------------------------------------------------------------------- */
 

@@ -112,6 +112,7 @@ private func multiheadAttentionOptions(_ pointer: UnsafePointer<swiftattn_multih
     result.positions = try enumeration(c.positions, "positions", "SWIFTATTN_POSITIONS_NONE, ROPE or ALIBI")
     result.precision = try enumeration(c.precision, "precision", "SWIFTATTN_PRECISION_HIGHEST, HIGH or MEDIUM")
     result.dtype = try parameterDType(c.dtype)
+    result.dropout = c.dropout
     return result
 }
 

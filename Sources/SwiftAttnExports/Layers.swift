@@ -20,6 +20,7 @@ func layerOptions(_ c: swiftattn_layer_options) throws(Failure) -> LayerOptions 
     result.positions = try enumeration(c.positions, "positions", "SWIFTATTN_POSITIONS_NONE, ROPE or ALIBI")
     result.precision = try enumeration(c.precision, "precision", "SWIFTATTN_PRECISION_HIGHEST, HIGH or MEDIUM")
     result.dtype = try parameterDType(c.dtype)
+    result.dropout = c.dropout
     return result
 }
 

@@ -122,6 +122,20 @@ private func same<F>(_ declared: F, _ exported: F) {}
         same(CSwiftAttn.swiftattn_encoder_decoder_create, SwiftAttnExports.swiftattn_encoder_decoder_create)
         same(CSwiftAttn.swiftattn_encoder_decoder_forward, SwiftAttnExports.swiftattn_encoder_decoder_forward)
         same(CSwiftAttn.swiftattn_encoder_decoder_write, SwiftAttnExports.swiftattn_encoder_decoder_write)
+        same(CSwiftAttn.swiftattn_module_set_training, SwiftAttnExports.swiftattn_module_set_training)
+        same(CSwiftAttn.swiftattn_module_backward, SwiftAttnExports.swiftattn_module_backward)
+        same(CSwiftAttn.swiftattn_module_gradient, SwiftAttnExports.swiftattn_module_gradient)
+        same(CSwiftAttn.swiftattn_module_zero_gradients, SwiftAttnExports.swiftattn_module_zero_gradients)
+        same(CSwiftAttn.swiftattn_module_initialize, SwiftAttnExports.swiftattn_module_initialize)
+        same(CSwiftAttn.swiftattn_module_set_dropout, SwiftAttnExports.swiftattn_module_set_dropout)
+        same(CSwiftAttn.swiftattn_module_get_dropout, SwiftAttnExports.swiftattn_module_get_dropout)
+        same(CSwiftAttn.swiftattn_optimizer_create, SwiftAttnExports.swiftattn_optimizer_create)
+        same(CSwiftAttn.swiftattn_optimizer_destroy, SwiftAttnExports.swiftattn_optimizer_destroy)
+        same(CSwiftAttn.swiftattn_optimizer_step, SwiftAttnExports.swiftattn_optimizer_step)
+        same(CSwiftAttn.swiftattn_optimizer_get_steps, SwiftAttnExports.swiftattn_optimizer_get_steps)
+        same(CSwiftAttn.swiftattn_optimizer_set_steps, SwiftAttnExports.swiftattn_optimizer_set_steps)
+        same(CSwiftAttn.swiftattn_optimizer_state_count, SwiftAttnExports.swiftattn_optimizer_state_count)
+        same(CSwiftAttn.swiftattn_optimizer_state, SwiftAttnExports.swiftattn_optimizer_state)
     }
 
     @Test func numbersAreTheHeaders() {

@@ -75,7 +75,7 @@ public final class EncoderDecoder: Module, @unchecked Sendable {
             try written?.expectApart(from: target, "tgt")
         }
         try Output("out", out)?.expectApart(from: weights, "attentions")
-        let pass = Pass(precision: layer.precision)
+        let pass = begin(layer.precision)
         let memory = try encode(source, call.sourceVisibility, pass)
         let x = try targetEmbedding(target, types: nil, pass)
         func resolve(_ visibility: Visibility, keys: Int, _ names: MaskNames) throws(Failure) -> ResolvedVisibility {
@@ -86,7 +86,7 @@ public final class EncoderDecoder: Module, @unchecked Sendable {
         let sight = DecoderLayer.Sight(own: try resolve(call.visibility, keys: target.shape[1], selfNames),
                                        memory: try resolve(call.memoryVisibility, keys: source.shape[1], memoryNames))
         let rows = try decoder.run(x, memory: memory, sight, observed: Observation(weights: weights), pass)
-        _ = try head(rows, out: out, pass)
+        try finish(pass, head(rows, out: out, pass), inputs: [], out: out)
     }
 
     /// The memory (B, S, E).

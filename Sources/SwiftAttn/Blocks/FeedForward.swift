@@ -27,11 +27,15 @@ public enum FeedForwardActivation: Int32, Sendable {
 /// (E, F), linear2.bias (E,).
 final class FeedForward: Module, @unchecked Sendable {
     private let activation: FeedForwardActivation
+    /// Of dropout, behind the activation and behind the last product.
+    private let p: Double
     private let up, down: Linear
     private let gate: Linear?
 
-    init(width: Int, inner: Int, activation: FeedForwardActivation, hasBias: Bool, dtype: DType) throws(Failure) {
+    init(width: Int, inner: Int, activation: FeedForwardActivation, hasBias: Bool, dropout p: Double = 0,
+         dtype: DType) throws(Failure) {
         self.activation = activation
+        self.p = p
         up = try Linear(width, inner, hasBias: hasBias, dtype: dtype)
         gate = activation.plain == nil ? try Linear(width, inner, hasBias: hasBias, dtype: dtype) : nil
         down = try Linear(inner, width, hasBias: hasBias, dtype: dtype)
@@ -41,16 +45,12 @@ final class FeedForward: Module, @unchecked Sendable {
     /// residual + the block's output.
     func callAsFunction(_ x: Value, residual: Value, out: Tensor? = nil, _ pass: Pass) throws(Failure) -> Value {
         guard let gate else {
-            let wide = try up(x, activation: activation.plain!, pass)
-            return try down(wide, residual: residual, out: out, pass)
+            let wide = try up(x, activation: activation.plain!, dropout: p, pass)
+            return try down(wide, residual: residual, dropout: p, out: out, pass)
         }
         let wide = try up(x, pass), opening = try gate(x, pass)
-        if activation == .swiglu {
-            try swiglu(gate: opening.tensor, up: wide.tensor, out: wide.tensor)
-        } else {
-            try geglu(gate: opening.tensor, up: wide.tensor, out: wide.tensor)
-        }
-        return try down(wide, residual: residual, out: out, pass)
+        let inside = try pass.gated(activation, gate: opening, up: wide, dropout: p)
+        return try down(inside, residual: residual, dropout: p, out: out, pass)
     }
 }
 
@@ -65,8 +65,8 @@ final class Linear: Module, @unchecked Sendable {
         super.init([("weight", weight), ("bias", bias)])
     }
 
-    func callAsFunction(_ x: Value, residual: Value? = nil, activation: Activation = .none, out: Tensor? = nil,
-                        _ pass: Pass) throws(Failure) -> Value {
-        try pass.linear(x, weight.all, bias?.all, residual: residual, activation: activation, out: out)
+    func callAsFunction(_ x: Value, residual: Value? = nil, activation: Activation = .none, dropout: Double = 0,
+                        out: Tensor? = nil, _ pass: Pass) throws(Failure) -> Value {
+        try pass.linear(x, weight.all, bias?.all, residual: residual, activation: activation, dropout: dropout, out: out)
     }
 }

@@ -11,10 +11,14 @@ struct InputRows {
     /// (B, T, E), or packed (rows, E).
     let value: Value
     private let isBatched: Bool
-    private let offsets: Tensor?
+    private let keptOffsets: Value?
+    private var offsets: Tensor? { keptOffsets?.tensor }
+
+    /// What a recorded pass reads again beside the rows.
+    var kept: [Value] { keptOffsets.map { [$0] } ?? [] }
 
     init(_ x: Tensor, _ name: StaticString, _ options: LayerOptions, starts: Tensor?,
-         _ startsName: StaticString = "cu_seqlens") throws(Failure) {
+         _ startsName: StaticString, _ pass: Pass) throws(Failure) {
         try x.checked(name).expect(dtype: options.dtype, name, as: "the module")
         try x.expect(rank: starts == nil ? 2...3 : 2...2, name)
         guard x.shape[x.rank - 1] == options.width else {
@@ -22,8 +26,8 @@ struct InputRows {
         }
         if let starts { _ = try starts.cumulative(startsName, total: x.shape[0]) }
         isBatched = x.rank == 3
-        offsets = starts
-        value = Value(lent: starts == nil ? x.asBatch : x)
+        keptOffsets = try starts.map { (starts) throws(Failure) in try pass.keep(starts) }
+        value = try pass.keep(starts == nil ? x.asBatch : x)
     }
 
     /// Another tensor of the caller's in the shape that `value` has.

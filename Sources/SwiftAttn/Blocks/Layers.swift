@@ -14,6 +14,8 @@ public struct LayerOptions: Sendable {
     /// x + part(norm(x)) instead of norm(x + part(x)).
     public var normFirst = false
     public var hasBias = true
+    /// In training: of attention weights, activations, and the results of attention and feed-forward part.
+    public var dropout = 0.0
     public var positions = Positions.none
     public var dtype = DType.float32
     public var precision = Precision.highest
@@ -27,6 +29,8 @@ public struct LayerOptions: Sendable {
         var result = MultiheadAttentionOptions(embedDim: width, heads: heads)
         result.keyValueHeads = keyValueHeads
         result.hasBias = hasBias
+        result.dropout = dropout
+        result.outputDropout = dropout
         result.positions = positions
         result.dtype = dtype
         result.precision = precision
@@ -58,7 +62,7 @@ public struct LayerOptions: Sendable {
     }
 
     func makeFeedForward() throws(Failure) -> FeedForward {
-        try FeedForward(width: width, inner: inner, activation: activation, hasBias: hasBias, dtype: dtype)
+        try FeedForward(width: width, inner: inner, activation: activation, hasBias: hasBias, dropout: dropout, dtype: dtype)
     }
 }
 

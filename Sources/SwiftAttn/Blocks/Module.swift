@@ -24,10 +24,21 @@ final class Lock: @unchecked Sendable {
 /// A trained tensor, contiguous and owned; zeros at first. Products read it as packed on first use, until `changed()`.
 public final class Parameter: @unchecked Sendable {
     public let tensor: Tensor
+    let role: Role
+    /// Set while the gradient holds the sum of backwards.
+    var hasGradient = false
+    var gradientStore: Parameter?
     private let lock = Lock()
     private var packs: [Range<Int>: PackedWeight] = [:]
 
-    init(_ dtype: DType, _ shape: Dims) throws(Failure) {
+    /// What a parameter is for, which decides how it begins.
+    enum Role {
+        case matrix, table, bias, scale
+    }
+
+    /// Without a role a vector is a bias, anything else a matrix.
+    init(_ dtype: DType, _ shape: Dims, _ role: Role? = nil) throws(Failure) {
+        self.role = role ?? (shape.count == 1 ? .bias : .matrix)
         let bytes = try shape.bytes(of: dtype)
         guard bytes < 1 << 56, let memory = attn_allocate(max(bytes, 1)) else { throw Failure.outOfMemory }
         memset(memory, 0, bytes)
@@ -57,9 +68,11 @@ struct ParameterRows {
     let parameter: Parameter
     let range: Range<Int>
 
-    var tensor: Tensor {
-        var result = parameter.tensor
-        result.data = result.pointer(byOffset: range.lowerBound &* result.strides[0])
+    var tensor: Tensor { ParameterRows.rows(parameter.tensor, range) }
+
+    static func rows(_ tensor: Tensor, _ range: Range<Int>) -> Tensor {
+        var result = tensor
+        result.data = tensor.pointer(byOffset: range.lowerBound &* tensor.strides[0])
         result.shape[0] = range.count
         return result
     }
@@ -69,10 +82,13 @@ struct ParameterRows {
 
 /// A block: named parameters of its own, and blocks inside. The names are those of torch.nn's state dicts.
 ///
-/// Any number of threads may run one module at once, while nobody writes to its parameters.
+/// Any number of threads may run one module at once, while nobody writes to its parameters and it does not train.
 public class Module: @unchecked Sendable {
     private let own: [(name: String, parameter: Parameter)]
     private let children: [(name: String, module: Module)]
+    var training: TrainingState?
+    /// Of dropout: the seed, and the number of the next pass in training.
+    public final var dropout: (seed: UInt64, step: UInt64) = (0, 0)
 
     /// Parts without a parameter (nil) are left out; a child without a name lends its parameters' names as they are.
     init(_ own: [(String, Parameter?)], children: [(String, Module?)] = []) {

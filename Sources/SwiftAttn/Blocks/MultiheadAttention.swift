@@ -28,6 +28,10 @@ public struct MultiheadAttentionOptions: Sendable {
     public var addsZeroAttention = false
     /// Of the scores; nil is 1/sqrt(D).
     public var scale: Double?
+    /// Of the weights, in training.
+    public var dropout = 0.0
+    /// Of the result before a layer adds its residual, in training.
+    var outputDropout = 0.0
     public var positions = Positions.none
     public var dtype = DType.float32
     public var precision = Precision.highest
@@ -52,6 +56,7 @@ public struct MultiheadAttentionOptions: Sendable {
         guard heads % (keyValueHeads ?? heads) == 0 else {
             throw .argument("num_kv_heads: expected a divisor of num_heads, got \(keyValueHeads!) and \(heads)")
         }
+        guard dropout >= 0, dropout < 1 else { throw .argument("dropout: expected 0 <= dropout < 1, got \(dropout)") }
         if let scale, !scale.isFinite { throw .argument("scale: expected a finite number, got \(scale)") }
         guard positions != .rope || embedDim / heads % 2 == 0 else {
             throw .argument("positions: rope turns pairs, expected an even head dim, got \(embedDim / heads)")
@@ -113,7 +118,33 @@ public final class MultiheadAttention: Module, @unchecked Sendable {
 /// Projected keys and values, as heads.
 struct ProjectedKeys {
     let key, value: Tensor
-    fileprivate let memory: [Value]
+    /// Where they lie; those of a cache lie elsewhere.
+    fileprivate var places: (key: HeadPlace, value: HeadPlace)?
+
+    fileprivate init(_ key: HeadPlace, _ value: HeadPlace) {
+        self.key = key.tensor
+        self.value = value.tensor
+        places = (key, value)
+    }
+
+    init(_ cache: KVCache) {
+        key = cache.keys
+        value = cache.values
+    }
+}
+
+/// Heads in the columns of a value.
+private struct HeadPlace {
+    let whole: Value
+    let column, count, dim: Int
+
+    var tensor: Tensor { whole.heads(from: column, count: count, dim: dim) }
+
+    /// The same place in the value's gradient. The heads of a value are apart and cover it, so each writes its own.
+    func gradient(_ pass: Pass) throws(Failure) -> Tensor {
+        if whole.gradient == nil { whole.gradient = try pass.value(whole.tensor.dtype, whole.tensor.shape) }
+        return whole.gradient!.heads(from: column, count: count, dim: dim)
+    }
 }
 
 extension MultiheadAttention {
@@ -133,17 +164,16 @@ extension MultiheadAttention {
         }
         let k = try project(key, keyWeight, bias?[keyRows], extra?.key, pass)
         let v = try project(value, valueWeight, bias?[valueRows], extra?.value, pass)
-        let heads = k.heads(from: 0, count: keyValueHeads, dim: headDim)
-        try rotation?.turn(heads, starts: starts)
-        return ProjectedKeys(key: heads, value: v.heads(from: 0, count: keyValueHeads, dim: headDim), memory: [k, v])
+        let place = HeadPlace(whole: k, column: 0, count: keyValueHeads, dim: headDim)
+        try rotation?.turn(place.tensor, starts: starts)
+        return ProjectedKeys(place, HeadPlace(whole: v, column: 0, count: keyValueHeads, dim: headDim))
     }
 
     /// K and V that lie side by side.
     private func keys(of both: Value, from column: Int, position: Int = 0, starts: Tensor?) throws(Failure) -> ProjectedKeys {
-        let heads = both.heads(from: column, count: keyValueHeads, dim: headDim)
-        try rotation?.turn(heads, from: position, starts: starts)
-        return ProjectedKeys(key: heads, value: both.heads(from: column + keyValueWidth, count: keyValueHeads, dim: headDim),
-                             memory: [both])
+        let place = HeadPlace(whole: both, column: column, count: keyValueHeads, dim: headDim)
+        try rotation?.turn(place.tensor, from: position, starts: starts)
+        return ProjectedKeys(place, HeadPlace(whole: both, column: column + keyValueWidth, count: keyValueHeads, dim: headDim))
     }
 
     /// A projection with the extra keys behind it.
@@ -192,8 +222,7 @@ extension MultiheadAttention {
         let all = try pass.linear(x, fused!.all, bias?.all), position = cache.longest
         let own = try keys(of: all, from: options.embedDim, position: position, starts: nil)
         try cache.append(key: own.key, value: own.value)
-        let seen = ProjectedKeys(key: cache.keys, value: cache.values, memory: [])
-        return try attend(all, seen, ResolvedVisibility(causalFrom: position), nil, residual, nil, nil, pass)
+        return try attend(all, ProjectedKeys(cache), ResolvedVisibility(causalFrom: position), nil, residual, nil, nil, pass)
     }
 
     /// `projected` holds Q in its first columns.
@@ -203,22 +232,57 @@ extension MultiheadAttention {
         call.scale = options.scale
         call.precision = options.precision
         call.alibiSlopes = slopes?.tensor
-        let shape = projected.tensor.shape.withLast(options.embedDim)
-        let heads = try pass.target(projected.tensor.dtype, shape, output == nil ? out : nil)
-        let query = projected.heads(from: 0, count: options.heads, dim: headDim)
+        if let tape = pass.tape, options.dropout > 0 {
+            call.dropoutP = options.dropout
+            call.seed = tape.nextAttentionSeed()
+        }
+        let heads = try pass.target(projected.tensor.dtype, projected.tensor.shape.withLast(options.embedDim), output == nil ? out : nil)
+        let place = HeadPlace(whole: projected, column: 0, count: options.heads, dim: headDim)
+        try rotation?.turn(place.tensor, from: call.queryOffset ?? 0, starts: starts?.queries)
         let context = heads.heads(from: 0, count: options.heads, dim: headDim)
-        try rotation?.turn(query, from: call.queryOffset ?? 0, starts: starts?.queries)
+        let lse = try recordAttention(place, keys, visible, call, starts, heads, pass)
         if let starts {
-            try attentionVarlen(query: query, key: keys.key, value: keys.value, cumulativeQueries: starts.queries,
-                                cumulativeKeys: starts.keys, options: call, out: context)
+            try attentionVarlen(query: place.tensor, key: keys.key, value: keys.value, cumulativeQueries: starts.queries,
+                                cumulativeKeys: starts.keys, options: call, out: context, lse: lse?.tensor)
         } else {
-            let group = keys.key.shape[0] == 0 ? 1 : query.shape[0] / keys.key.shape[0]
-            try scaledDotProductAttention(query: query.grouped(group), key: keys.key.shared(by: group),
+            let group = keys.key.shape[0] == 0 ? 1 : place.tensor.shape[0] / keys.key.shape[0]
+            try scaledDotProductAttention(query: place.tensor.grouped(group), key: keys.key.shared(by: group),
                                           value: keys.value.shared(by: group), options: call, out: context.grouped(group),
-                                          weights: weights)
+                                          lse: lse?.tensor, weights: weights)
         }
         guard let output else { return heads }
-        return try pass.linear(heads, output.weight.all, output.bias?.all, residual: residual, out: out)
+        return try pass.linear(heads, output.weight.all, output.bias?.all, residual: residual, dropout: options.outputDropout,
+                               out: out)
+    }
+
+    /// In training: the backward of one attention, and the memory of the LSE that it needs.
+    private func recordAttention(_ query: HeadPlace, _ keys: ProjectedKeys, _ visible: ResolvedVisibility, _ call: AttentionOptions,
+                                 _ starts: Starts?, _ heads: Value, _ pass: Pass) throws(Failure) -> Value? {
+        guard let tape = pass.tape else { return nil }
+        guard let places = keys.places, extraKeys == 0 else {
+            throw .argument("add_bias_kv: expected no extra keys in training")
+        }
+        let q = query.tensor, count = options.heads
+        let lse = try pass.value(q.dtype.computing, starts == nil ? [q.shape[0], count, q.shape[2]] : [count, q.shape[0]])
+        tape.record { [unowned pass, rotation] () throws(Failure) in
+            guard let gradient = heads.takeGradient() else { return }
+            let context = heads.heads(from: 0, count: count, dim: query.dim)
+            let outGradient = gradient.heads(from: 0, count: count, dim: query.dim)
+            let dq = try query.gradient(pass), dk = try places.key.gradient(pass), dv = try places.value.gradient(pass)
+            try withExtendedLifetime(visible) { () throws(Failure) in
+                if let starts {
+                    try attentionVarlenBackward(outGradient: outGradient, query: q, key: keys.key, value: keys.value, out: context,
+                                                lse: lse.tensor, cumulativeQueries: starts.queries, cumulativeKeys: starts.keys,
+                                                options: call, dq: dq, dk: dk, dv: dv)
+                } else {
+                    try scaledDotProductAttentionBackward(outGradient: outGradient, query: q, key: keys.key, value: keys.value,
+                                                          out: context, lse: lse.tensor, options: call, dq: dq, dk: dk, dv: dv)
+                }
+            }
+            try rotation?.turn(dq, from: call.queryOffset ?? 0, starts: starts?.queries, isBack: true)
+            try rotation?.turn(dk, starts: starts?.keys, isBack: true)
+        }
+        return lse
     }
 }
 

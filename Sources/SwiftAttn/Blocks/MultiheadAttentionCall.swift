@@ -67,10 +67,10 @@ extension MultiheadAttention {
         }
         try Output("out", out)?.expectApart(from: weights, "weights")
 
-        let pass = Pass(precision: options.precision)
-        let q = Value(lent: isPacked ? query : query.asBatch)
-        let k = key.isSameView(as: query) ? q : Value(lent: isPacked ? key : key.asBatch)
-        let v = value.isSameView(as: key) ? k : Value(lent: isPacked ? value : value.asBatch)
+        let pass = begin(options.precision)
+        let q = try pass.keep(isPacked ? query : query.asBatch)
+        let k = key.isSameView(as: query) ? q : try pass.keep(isPacked ? key : key.asBatch)
+        let v = value.isSameView(as: key) ? k : try pass.keep(isPacked ? value : value.asBatch)
         if let starts = call.starts {
             guard extraKeys == 0 else {
                 throw .argument("cu_seqlens: expected none, add_bias_kv and add_zero_attn take padded batches")
@@ -80,8 +80,10 @@ extension MultiheadAttention {
             guard first.count == others.count else {
                 throw .shape("cu_seqlens_k: length is \(others.count), cu_seqlens_q has \(first.count)")
             }
-            _ = try attend(q, k, v, ResolvedVisibility(packed: call.visibility), starts: starts, out: out, pass)
-            return
+            let kept = (queries: try pass.keep(starts.queries), keys: try pass.keep(starts.keys))
+            let result = try attend(q, k, v, ResolvedVisibility(packed: call.visibility),
+                                    starts: Starts(queries: kept.queries.tensor, keys: kept.keys.tensor), out: out, pass)
+            return try finish(pass, result, inputs: [q, k, v], kept: [kept.queries, kept.keys], out: out)
         }
         let shape = MaskedShape(batch: q.tensor.shape[0], heads: options.heads, queries: q.tensor.shape[1], keys: keys,
                                 extra: extraKeys, dtype: options.dtype, isBatched: isBatched)
@@ -90,8 +92,9 @@ extension MultiheadAttention {
             try pass.value(options.dtype, [shape.batch, options.heads, shape.queries, keys + extraKeys])
         } : nil
         let perHead = average?.tensor ?? weights.map { isBatched ? $0 : $0.asBatchOfOne }
-        _ = try attend(q, k, v, visible, out: out.asBatch, weights: perHead, pass)
+        let result = try attend(q, k, v, visible, out: out.asBatch, weights: perHead, pass)
         if let weights, let average { try meanOverHeads(average.tensor, out: isBatched ? weights : weights.asBatchOfOne, pass) }
+        try finish(pass, result, inputs: [q, k, v], out: out.asBatch)
     }
 
     private func checkWeights(_ weights: Tensor?, _ query: Tensor, keys: Int, _ call: MultiheadAttentionCall) throws(Failure) {

@@ -13,13 +13,13 @@ final class Rotation: @unchecked Sendable {
     }
 
     /// In place: heads (B, H, T, D), row t at position `first` + t; or packed (rows, H, D) with the offsets `starts`, counted
-    /// from each start.
-    func turn(_ heads: Tensor, from first: Int = 0, starts: Tensor? = nil) throws(Failure) {
+    /// from each start. Back turns the other way, as gradients do.
+    func turn(_ heads: Tensor, from first: Int = 0, starts: Tensor? = nil, isBack: Bool = false) throws(Failure) {
         guard let starts else {
             let length = heads.shape[2]
             let (cos, sin) = try tables(length: first + length)
             let rows = first..<first + length
-            return try rotaryEmbedding(heads, cos: cos[rows].tensor, sin: sin[rows].tensor, out: heads)
+            return try turn(heads, cos[rows].tensor, sin[rows].tensor, nil, isBack)
         }
         let offsets = try starts.cumulative("cu_seqlens", total: heads.shape[0])
         var positions: [Int64] = []
@@ -32,7 +32,15 @@ final class Rotation: @unchecked Sendable {
         let (cos, sin) = try tables(length: longest)
         let byHead = heads.permuting([1, 0, 2])
         try positions.withTensor { (positions) throws(Failure) in
-            try rotaryEmbedding(byHead, cos: cos.tensor, sin: sin.tensor, positions: positions, out: byHead)
+            try turn(byHead, cos.tensor, sin.tensor, positions, isBack)
+        }
+    }
+
+    private func turn(_ heads: Tensor, _ cos: Tensor, _ sin: Tensor, _ positions: Tensor?, _ isBack: Bool) throws(Failure) {
+        if isBack {
+            try rotaryEmbeddingBackward(gradOut: heads, cos: cos, sin: sin, positions: positions, dx: heads)
+        } else {
+            try rotaryEmbedding(heads, cos: cos, sin: sin, positions: positions, out: heads)
         }
     }
 

@@ -64,12 +64,13 @@ public final class Encoder: Module, @unchecked Sendable {
 
     /// x (B, T, E), (T, E), or packed (rows, E); out as x, written.
     public func forward(_ x: Tensor, _ call: LayerCall = LayerCall(), out: Tensor) throws(Failure) {
-        let rows = try InputRows(x, "x", options, starts: call.starts)
+        let pass = begin(options.precision)
+        let rows = try InputRows(x, "x", options, starts: call.starts, "cu_seqlens", pass)
         try out.expectOutput(like: x, "out", as: "x")
         try Output("out", out)?.expectApart(from: x, "x", call)
-        let pass = Pass(precision: options.precision)
         let visible = try rows.resolve(call.visibility, heads: options.heads, keys: rows, selfNames, pass)
-        _ = try run(rows.value, visible, starts: rows.starts(rows), out: rows.shaped(out), pass)
+        let result = try run(rows.value, visible, starts: rows.starts(rows), out: rows.shaped(out), pass)
+        try finish(pass, result, inputs: [rows.value], kept: rows.kept, out: rows.shaped(out))
     }
 
     func run(_ x: Value, _ visible: ResolvedVisibility, starts: Starts?, observed: Observation = Observation(), out: Tensor? = nil,
@@ -110,15 +111,17 @@ public final class Decoder: Module, @unchecked Sendable {
 
     /// target (B, T, E), memory (B, S, E), or both without B, or both packed; out as target, written.
     public func forward(_ target: Tensor, memory: Tensor, _ call: LayerCall = LayerCall(), out: Tensor) throws(Failure) {
-        let rows = try InputRows(target, "tgt", options, starts: call.starts)
-        let source = try InputRows(memory, "memory", options, starts: call.memoryStarts, "memory_cu_seqlens")
+        let pass = begin(options.precision)
+        let rows = try InputRows(target, "tgt", options, starts: call.starts, "cu_seqlens", pass)
+        let source = memory.isSameView(as: target) && call.memoryStarts == nil
+            ? rows : try InputRows(memory, "memory", options, starts: call.memoryStarts, "memory_cu_seqlens", pass)
         try source.expectBatch(of: rows, "memory", as: "tgt")
         try out.expectOutput(like: target, "out", as: "tgt")
         try Output("out", out)?.expectApart(from: target, "tgt", call)
         try Output("out", out)?.expectApart(from: memory, "memory")
-        let pass = Pass(precision: options.precision)
         let sight = try sight(rows, source, call, pass)
-        _ = try run(rows.value, memory: source.value, sight, out: rows.shaped(out), pass)
+        let result = try run(rows.value, memory: source.value, sight, out: rows.shaped(out), pass)
+        try finish(pass, result, inputs: [rows.value, source.value], kept: rows.kept + source.kept, out: rows.shaped(out))
     }
 
     fileprivate func sight(_ rows: InputRows, _ source: InputRows, _ call: LayerCall, _ pass: Pass) throws(Failure)
@@ -203,17 +206,19 @@ public final class Transformer: Module, @unchecked Sendable {
     /// source (B, S, E), target (B, T, E), or both without B, or both packed; out as target, written.
     public func forward(source: Tensor, target: Tensor, _ call: LayerCall = LayerCall(), out: Tensor) throws(Failure) {
         let options = encoder.options
-        let rows = try InputRows(target, "tgt", options, starts: call.starts)
-        let sourceRows = try InputRows(source, "src", options, starts: call.memoryStarts, "memory_cu_seqlens")
+        let pass = begin(options.precision)
+        let rows = try InputRows(target, "tgt", options, starts: call.starts, "cu_seqlens", pass)
+        let sourceRows = source.isSameView(as: target) && call.memoryStarts == nil
+            ? rows : try InputRows(source, "src", options, starts: call.memoryStarts, "memory_cu_seqlens", pass)
         try sourceRows.expectBatch(of: rows, "src", as: "tgt")
         try out.expectOutput(like: target, "out", as: "tgt")
         try Output("out", out)?.expectApart(from: target, "tgt", call)
         try Output("out", out)?.expectApart(from: source, "src")
-        let pass = Pass(precision: options.precision)
         let visible = try sourceRows.resolve(call.sourceVisibility, heads: options.heads, keys: sourceRows, sourceNames, pass)
         let sight = try decoder.sight(rows, sourceRows, call, pass)
         let memory = try encoder.run(sourceRows.value, visible, starts: sourceRows.starts(sourceRows), pass)
-        _ = try decoder.run(rows.value, memory: memory, sight, out: rows.shaped(out), pass)
+        let result = try decoder.run(rows.value, memory: memory, sight, out: rows.shaped(out), pass)
+        try finish(pass, result, inputs: [sourceRows.value, rows.value], kept: rows.kept + sourceRows.kept, out: rows.shaped(out))
     }
 }
 

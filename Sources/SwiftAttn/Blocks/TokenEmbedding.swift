@@ -52,6 +52,8 @@ final class TokenEmbedding: Module, @unchecked Sendable {
     let options: TokenEmbeddingOptions
     let table: Parameter
     private let width: Int
+    /// Of dropout in training.
+    private let p: Double
     private let positionTable, typeTable: Parameter?
     private let norm: Norm?
     private let projection: Linear?
@@ -61,9 +63,10 @@ final class TokenEmbedding: Module, @unchecked Sendable {
         options = try given.validated()
         width = options.embeddingDim ?? layer.width
         let dtype = layer.dtype, isLearned = options.positions == .learned
-        table = try Parameter(dtype, [options.vocabulary, width])
-        positionTable = isLearned ? try Parameter(dtype, [options.maxPositions, width]) : nil
-        typeTable = options.types > 0 ? try Parameter(dtype, [options.types, width]) : nil
+        p = layer.dropout
+        table = try Parameter(dtype, [options.vocabulary, width], .table)
+        positionTable = isLearned ? try Parameter(dtype, [options.maxPositions, width], .table) : nil
+        typeTable = options.types > 0 ? try Parameter(dtype, [options.types, width], .table) : nil
         norm = options.hasNorm ? try Norm(layer.norm, width: width, eps: layer.eps, hasBias: layer.hasBias, dtype: dtype) : nil
         projection = width == layer.width ? nil : try Linear(width, layer.width, hasBias: true, dtype: dtype)
         waves = options.positions == .sinusoidal ? PositionWaves(width: width, dtype: dtype) : nil
@@ -78,10 +81,12 @@ final class TokenEmbedding: Module, @unchecked Sendable {
         shape.append(width)
         let sum = try pass.target(table.tensor.dtype, shape, norm == nil && projection == nil ? out : nil)
         var residual: Tensor?
+        var places: (ids: Tensor, memory: Value)?
         let longest = first + (starts.map { zip($0, $0.dropFirst()).map { $1 - $0 }.max() ?? 0 } ?? ids.shape[1])
         if let rows = try positionRows(longest) {
-            let places = try places(ids, starts, from: first, pass)
-            try embedding(places.ids, table: rows.tensor, out: sum.tensor)
+            let own = try self.places(ids, starts, from: first, pass)
+            try embedding(own.ids, table: rows.tensor, out: sum.tensor)
+            places = own
             residual = sum.tensor
         }
         if let typeTable {
@@ -91,9 +96,30 @@ final class TokenEmbedding: Module, @unchecked Sendable {
             throw .argument("type_ids: expected NULL, the module has no types")
         }
         try embedding(ids, table: table.tensor, residual: residual, out: sum.tensor)
+        try record(ids, types, places, sum, pass)
         let normed = try norm.map { (norm) throws(Failure) in try norm(sum, out: projection == nil ? out : nil, pass) } ?? sum
-        guard let projection else { return normed }
-        return try projection(normed, out: out, pass)
+        let projected = try projection.map { (projection) throws(Failure) in try projection(normed, out: out, pass) } ?? normed
+        return try pass.dropout(projected, p)
+    }
+
+    /// In training: the sum's gradient goes to the rows of all three tables.
+    private func record(_ ids: Tensor, _ types: Tensor?, _ places: (ids: Tensor, memory: Value)?, _ sum: Value,
+                        _ pass: Pass) throws(Failure) {
+        guard let tape = pass.tape else { return }
+        let kept = try pass.keep(ids), keptTypes = try types.map { (types) throws(Failure) in try pass.keep(types) }
+        var gathers: [(table: Parameter, ids: Tensor)] = [(table, kept.tensor)]
+        if let positionTable, let places { gathers.append((positionTable, places.ids)) }
+        if let typeTable { gathers.append((typeTable, keptTypes?.tensor ?? TokenEmbedding.zeros(like: kept.tensor))) }
+        tape.record { [unowned pass, gathers] () throws(Failure) in
+            guard let gradient = sum.takeGradient() else { return }
+            try withExtendedLifetime((kept, keptTypes, places)) { () throws(Failure) in
+                for (table, ids) in gathers {
+                    let target = try pass.target(of: table.all)
+                    try embeddingBackward(gradOut: gradient.tensor, ids: ids, dtable: target.tensor)
+                    target.finish()
+                }
+            }
+        }
     }
 
     /// The table of positions, of at least `length` rows; nil without positions.

@@ -99,9 +99,10 @@ public final class TokenModel: Module, @unchecked Sendable {
     ///   - out: (B, T, N) or (rows, N), written; (B, N) with pooling. N is `outputWidth`.
     /// - Throws: `Failure` for whatever does not fit; out is then untouched.
     public func forward(_ ids: Tensor, _ call: TokenCall = TokenCall(), out: Tensor) throws(Failure) {
-        let input = try TokenRows(ids, call)
+        let pass = begin(options.layer.precision)
+        let input = try TokenRows(ids, call, pass)
         try checkOutputs(input, call, out)
-        let pass = Pass(precision: options.layer.precision)
+        guard pass.tape == nil || call.hidden == nil else { throw .argument("hidden: expected NULL in training") }
         let visible = try input.resolve(options.layer, pass)
         let isLast = call.pooling == .none && head == nil && !call.normalizes
         var x = try embedding(ids, types: call.types, starts: input.offsets, out: call.hidden?.part(0), pass)
@@ -109,11 +110,25 @@ public final class TokenModel: Module, @unchecked Sendable {
                             out: isLast ? out : nil, pass)
         if isLast {
             if call.hidden != nil && options.finalNorm == nil { try copyConverting(x.tensor, to: out) }
-            return
+            return try finish(pass, x, inputs: [], kept: input.keptStarts.map { [$0] } ?? [], out: out)
         }
         x = try pool(x, input, call.pooling, out: head == nil && !call.normalizes ? out : nil, pass)
         if let head { x = try head(x, out: out, pass) }
-        if call.normalizes { try rmsNorm(x.tensor, weight: unit.tensor, eps: TokenModel.smallest, out: out) }
+        if call.normalizes { x = try normalized(x, out: out, pass) }
+        try finish(pass, x, inputs: [], kept: input.keptStarts.map { [$0] } ?? [], out: out)
+    }
+
+    /// Rows of length 1.
+    private func normalized(_ x: Value, out: Tensor, _ pass: Pass) throws(Failure) -> Value {
+        let result = try pass.target(x.tensor.dtype, x.tensor.shape, out)
+        try rmsNorm(x.tensor, weight: unit.tensor, eps: TokenModel.smallest, out: result.tensor)
+        pass.tape?.record { [unowned pass, unit] () throws(Failure) in
+            guard let gradient = result.takeGradient() else { return }
+            let dx = try pass.target(of: x)
+            try rmsNormBackward(gradOut: gradient.tensor, x.tensor, weight: unit.tensor, eps: TokenModel.smallest, dx: dx.tensor)
+            dx.finish()
+        }
+        return result
     }
 
     /// Beside the mean square of a row; it only matters to a row of 0.
@@ -157,9 +172,9 @@ public final class TokenModel: Module, @unchecked Sendable {
         let width = options.layer.width
         let result = try pass.target(x.tensor.dtype, [input.batch, width], out)
         if pooling == .first {
-            try input.firstRows(x.tensor, out: result.tensor)
+            try input.firstRows(x, out: result, pass)
         } else {
-            try input.means(x.tensor, out: result.tensor, pass)
+            try input.means(x, out: result, pass)
         }
         return result
     }

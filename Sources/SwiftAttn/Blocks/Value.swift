@@ -32,6 +32,8 @@ final class Pool {
 /// A tensor that a pass made, contiguous and with its memory, or one that the caller lent.
 final class Value {
     let tensor: Tensor
+    /// In the backward of a pass: of the loss with respect to this value, as far as it is known.
+    var gradient: Value?
     private let pool: Pool?
 
     init(lent tensor: Tensor) {
@@ -47,6 +49,12 @@ final class Value {
 
     deinit {
         if let pool { pool.give(tensor.data!, tensor.shape.reduce(tensor.dtype.size, *)) }
+    }
+
+    /// The gradient, which is then gone: every operation asks for its result's once, when all that used it have run.
+    func takeGradient() -> Value? {
+        defer { gradient = nil }
+        return gradient
     }
 
     /// Columns of the rows of a (B, T, W) value as `count` heads (B, count, T, dim); of a packed (rows, W) value as

@@ -66,7 +66,9 @@ struct ResolvedVisibility {
         if visibility.isCausal && !isCausalByMask { options.causal = .upperLeft }
         if mask == nil && padding == nil && !isCausalByMask { return }
         if let mask, padding == nil, shape.extra == 0, mask.dtype != .bool {
-            options.mask = mask
+            let kept = try pass.keep(mask)
+            options.mask = kept.tensor
+            memory.append(kept)
             return
         }
         let combined = try CombinedMask(mask, padding, isCausal: isCausalByMask, shape).write(pass)

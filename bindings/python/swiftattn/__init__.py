@@ -1,6 +1,6 @@
 """swiftattn: transformer attention on the CPU, on NumPy, torch and JAX arrays."""
 
-from . import nn
+from . import nn, optim
 from .activations import geglu, gelu, relu, silu, swiglu
 from .additive import additive_attention, additive_attention_backward
 from .attention import attention_paged, attention_varlen, merge_attention_states, scaled_dot_product_attention
@@ -59,6 +59,7 @@ __all__ = [
     "matmul",
     "merge_attention_states",
     "nn",
+    "optim",
     "relu",
     "relu_backward",
     "rms_norm",

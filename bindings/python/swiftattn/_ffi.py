@@ -416,6 +416,7 @@ class MultiheadAttentionOptions(ctypes.Structure):
         ("positions", c_int32),
         ("precision", c_int32),
         ("dtype", DType),
+        ("dropout", c_double),
     ]
 
 
@@ -479,6 +480,7 @@ class LayerOptions(ctypes.Structure):
         ("positions", c_int32),
         ("precision", c_int32),
         ("dtype", DType),
+        ("dropout", c_double),
     ]
 
 
@@ -625,6 +627,53 @@ encoder_decoder_write = _computing(
     POINTER(BeamOptions),
     *(_TensorPointer, _TensorPointer),  # ids, scores
 )
+
+# Training
+
+module_set_training = _computing("module_set_training", c_void_p, c_int32)
+module_backward = _computing("module_backward", c_void_p, _TensorPointer, POINTER(_TensorPointer), c_int64)
+module_gradient = _computing("module_gradient", c_void_p, c_int64, _TensorPointer)
+module_zero_gradients = _computing("module_zero_gradients", c_void_p)
+
+INITIALIZATIONS = {"xavier": 0, "normal": 1}
+
+module_initialize = _computing("module_initialize", c_void_p, c_int32, c_double, c_uint64)
+module_set_dropout = _computing("module_set_dropout", c_void_p, c_uint64, c_uint64)
+module_get_dropout = _computing("module_get_dropout", c_void_p, POINTER(c_uint64), POINTER(c_uint64))
+
+OPTIMIZER_ADAMW = 0
+OPTIMIZER_SGD = 1
+SCHEDULES = {"constant": 0, "inverse_square_root": 1, "cosine": 2}
+
+
+class OptimizerOptions(ctypes.Structure):
+    """swiftattn_optimizer_options."""
+
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("kind", c_int32),
+        ("schedule", c_int32),
+        ("reserved", c_int32),
+        ("lr", c_double),
+        ("beta1", c_double),
+        ("beta2", c_double),
+        ("eps", c_double),
+        ("weight_decay", c_double),
+        ("momentum", c_double),
+        ("clip_norm", c_double),
+        ("warmup", c_int64),
+        ("total_steps", c_int64),
+        ("final_lr", c_double),
+    ]
+
+
+optimizer_create = _computing("optimizer_create", c_void_p, POINTER(OptimizerOptions), POINTER(c_void_p))
+optimizer_destroy = _declare("optimizer_destroy", None, c_void_p)
+optimizer_step = _computing("optimizer_step", c_void_p, POINTER(c_double))
+optimizer_get_steps = _computing("optimizer_get_steps", c_void_p, POINTER(c_int64), POINTER(c_double))
+optimizer_set_steps = _computing("optimizer_set_steps", c_void_p, c_int64)
+optimizer_state_count = _computing("optimizer_state_count", c_void_p, POINTER(c_int64))
+optimizer_state = _computing("optimizer_state", c_void_p, c_int64, POINTER(c_char_p), _TensorPointer)
 
 # Sampling
 

@@ -4,6 +4,7 @@ The batch is always the first dim. load_state_dict takes torch's state dicts, an
 """
 
 from .attention import MultiheadAttention
+from .checkpoint import load_checkpoint, save_checkpoint
 from .encoder_decoder import EncoderDecoder, Written
 from .tokens import TokenModel, TokenOutput
 from .transformer import (
@@ -25,4 +26,6 @@ __all__ = [
     "TransformerEncoder",
     "TransformerEncoderLayer",
     "Written",
+    "load_checkpoint",
+    "save_checkpoint",
 ]

@@ -8,7 +8,7 @@ from typing import Any, Mapping
 import numpy as np
 
 from .. import _ffi
-from .._tensor import _NAMES, ArrayLike, borrow, borrow_mask, choice, integer, numpy_dtype
+from .._tensor import _NAMES, ArrayLike, borrow, borrow_mask, choice, empty, integer, numpy_dtype, real
 
 _DTYPES = {name: key for key, name in _NAMES.items() if name in ("float32", "float16", "bfloat16", "float64")}
 
@@ -18,7 +18,9 @@ class Module:
 
     def __init__(self, create: Any, *arguments: Any) -> None:
         self._handle = ctypes.c_void_p()
+        self._inputs: list[_ffi.Tensor] = []
         create(*arguments, ctypes.byref(self._handle))
+        self.training = False
 
     def __del__(self, destroy=_ffi.module_destroy) -> None:
         destroy(getattr(self, "_handle", None))
@@ -32,6 +34,77 @@ class Module:
             _ffi.module_parameter(self._handle, index, ctypes.byref(name), ctypes.byref(tensor))
             found.append((name.value.decode(), tensor))
         return found
+
+    def train(self, mode: bool = True) -> Module:
+        """In training dropout is active, and each call keeps what backward needs; modules of float32 and float64 alone.
+
+        Modules begin in inference, other than torch.nn's.
+        """
+        _ffi.module_set_training(self._handle, bool(mode))
+        self.training = bool(mode)
+        return self
+
+    def eval(self) -> Module:
+        """Back to inference."""
+        return self.train(False)
+
+    def _keep(self, *inputs: _ffi.Tensor) -> None:
+        """The inputs of a call, for the shapes of their gradients."""
+        self._inputs = list(inputs) if self.training else []
+
+    def backward(self, grad_out: ArrayLike) -> tuple[Any, ...]:
+        """Adds to the parameters' gradients those of the newest call in training, from that of its result.
+
+        Args:
+            grad_out: as the result, the gradient of a loss with respect to it.
+
+        Returns:
+            The gradients of the call's floating inputs, in their order; none of models over tokens. An array that was given as
+            several inputs has its whole gradient at the first of them, and zeros at the others.
+
+        Raises ValueError without such a call; each call takes one backward.
+        """
+        gradients = [empty(tensor.dims, tensor) for tensor in self._inputs]
+        pointers = (ctypes.POINTER(_ffi.Tensor) * max(len(gradients), 1))(*map(ctypes.pointer, gradients))
+        _ffi.module_backward(self._handle, borrow(grad_out, "grad_out"), pointers, len(gradients))
+        return tuple(gradient.owner for gradient in gradients)
+
+    def gradients(self) -> dict[str, np.ndarray]:
+        """Copies of all parameters' gradients by name; zeros where there is none."""
+        found = {}
+        for index, (name, _) in enumerate(self._parameters()):
+            tensor = _ffi.Tensor()
+            _ffi.module_gradient(self._handle, index, ctypes.byref(tensor))
+            found[name] = _view(tensor, self).copy()
+        return found
+
+    def zero_grad(self) -> None:
+        """The next backward begins with gradients of 0."""
+        _ffi.module_zero_gradients(self._handle)
+
+    def initialize(self, kind: str = "xavier", *, deviation: float = 0.02, seed: int = 0) -> Module:
+        """Sets all parameters from a seed: the same on every machine.
+
+        Args:
+            kind: of matrices: "xavier", uniform in +-sqrt(6 / (inputs + outputs)), with tables of embeddings normal of deviation
+                1/sqrt(width); or "normal". Biases begin as 0, scales of norms as 1.
+            deviation: of "normal".
+            seed: 0 to 2^64 - 1.
+        """
+        word, number = choice(_ffi.INITIALIZATIONS, kind, "kind"), integer(seed, "seed", 0, 2**64 - 1)
+        _ffi.module_initialize(self._handle, word, real(deviation, "deviation"), number)
+        return self
+
+    @property
+    def dropout_state(self) -> tuple[int, int]:
+        """(seed, step): what dropout in training is a function of; step counts the calls. To be set for another seed."""
+        seed, step = ctypes.c_uint64(), ctypes.c_uint64()
+        _ffi.module_get_dropout(self._handle, ctypes.byref(seed), ctypes.byref(step))
+        return seed.value, step.value
+
+    @dropout_state.setter
+    def dropout_state(self, state: tuple[int, int]) -> None:
+        _ffi.module_set_dropout(self._handle, *(integer(number, "dropout_state", 0, 2**64 - 1) for number in state))
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of all parameters by torch.nn's names, as NumPy arrays."""

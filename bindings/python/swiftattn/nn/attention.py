@@ -11,7 +11,7 @@ from ._module import Module, Visibility, count_option, dtype_option, require_bat
 
 
 class MultiheadAttention(Module):
-    """torch.nn.MultiheadAttention in inference: the same arguments, parameter names and results.
+    """torch.nn.MultiheadAttention: the same arguments, parameter names and results.
 
     Args:
         embed_dim: E, the width of queries and results; a multiple of num_heads.
@@ -71,6 +71,7 @@ class MultiheadAttention(Module):
             positions=choice(_ffi.POSITIONS, positions, "positions"),
             precision=choice(_ffi.PRECISIONS, precision, "precision"),
             dtype=dtype_option(dtype),
+            dropout=real(dropout, "dropout"),
         )
         super().__init__(_ffi.multihead_attention_create, options)
         self.embed_dim, self.num_heads = embed_dim, num_heads
@@ -131,4 +132,5 @@ class MultiheadAttention(Module):
             heads = () if average_attn_weights else (self.num_heads,)
             weights = empty((*q.dims[:-2], *heads, q.dims[-2], k.dims[-2] + self._extra_keys), q)
         _ffi.multihead_attention_forward(self._handle, q, k, v, call, out, weights)
+        self._keep(q, k, v)
         return out.owner, None if weights is None else weights.owner

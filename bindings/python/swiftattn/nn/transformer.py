@@ -41,6 +41,7 @@ def _layer_options(
         positions=choice(_ffi.POSITIONS, positions, "positions"),
         precision=choice(_ffi.PRECISIONS, precision, "precision"),
         dtype=dtype_option(dtype),
+        dropout=real(dropout, "dropout"),
     )
 
 
@@ -111,6 +112,7 @@ class _Encoding:
         call = _Call(Visibility(source, mask, padding, is_causal, names), cu_seqlens=starts)
         out = empty(source.dims, source)
         _ffi.encoder_forward(self._handle, source, call.struct, out)
+        self._keep(source)
         return out.owner
 
 
@@ -158,11 +160,12 @@ class _Decoding:
         )
         out = empty(target.dims, target)
         _ffi.decoder_forward(self._handle, target, source, call.struct, out)
+        self._keep(target, source)
         return out.owner
 
 
 class TransformerEncoderLayer(_Encoding, _Layer):
-    """torch.nn.TransformerEncoderLayer in inference: self-attention and a feed-forward part.
+    """torch.nn.TransformerEncoderLayer: self-attention and a feed-forward part.
 
     Args:
         d_model, nhead, dim_feedforward, dropout, layer_norm_eps, norm_first, bias: as torch.nn's. dropout acts in training.
@@ -239,7 +242,7 @@ class TransformerEncoder(_Encoding, _Stack):
 
 
 class TransformerDecoderLayer(_Decoding, _Layer):
-    """torch.nn.TransformerDecoderLayer in inference: self-attention, cross-attention on a memory, and a feed-forward part.
+    """torch.nn.TransformerDecoderLayer: self-attention, cross-attention on a memory, and a feed-forward part.
 
     Arguments as TransformerEncoderLayer's; positions are those of self-attention.
     """
@@ -255,7 +258,7 @@ class TransformerDecoder(_Decoding, _Stack):
 
 
 class Transformer(Module):
-    """torch.nn.Transformer in inference: an encoder whose result is the memory of a decoder, both with a final norm.
+    """torch.nn.Transformer: an encoder whose result is the memory of a decoder, both with a final norm.
 
     Arguments as TransformerEncoderLayer's, and num_encoder_layers, num_decoder_layers; custom_encoder and custom_decoder are
     not taken.
@@ -342,4 +345,5 @@ class Transformer(Module):
         )
         out = empty(target.dims, target)
         _ffi.transformer_forward(self._handle, source, target, call.struct, out)
+        self._keep(source, target)
         return out.owner
