@@ -113,7 +113,7 @@ public final class Decoder: Module, @unchecked Sendable {
     public func forward(_ target: Tensor, memory: Tensor, _ call: LayerCall = LayerCall(), out: Tensor) throws(Failure) {
         let pass = begin(options.precision)
         let rows = try InputRows(target, "tgt", options, starts: call.starts, "cu_seqlens", pass)
-        let source = memory.isSameView(as: target) && call.memoryStarts == nil
+        let source = memory.isSameView(as: target) && call.starts == nil && call.memoryStarts == nil
             ? rows : try InputRows(memory, "memory", options, starts: call.memoryStarts, "memory_cu_seqlens", pass)
         try source.expectBatch(of: rows, "memory", as: "tgt")
         try out.expectOutput(like: target, "out", as: "tgt")
@@ -208,7 +208,7 @@ public final class Transformer: Module, @unchecked Sendable {
         let options = encoder.options
         let pass = begin(options.precision)
         let rows = try InputRows(target, "tgt", options, starts: call.starts, "cu_seqlens", pass)
-        let sourceRows = source.isSameView(as: target) && call.memoryStarts == nil
+        let sourceRows = source.isSameView(as: target) && call.starts == nil && call.memoryStarts == nil
             ? rows : try InputRows(source, "src", options, starts: call.memoryStarts, "memory_cu_seqlens", pass)
         try sourceRows.expectBatch(of: rows, "src", as: "tgt")
         try out.expectOutput(like: target, "out", as: "tgt")

@@ -3,6 +3,7 @@
 import itertools
 import warnings
 
+import numpy as np
 import pytest
 import swiftattn.nn as ours
 import torch
@@ -195,3 +196,22 @@ def test_names_are_torchs_in_torchs_order():
         warnings.simplefilter("error")
         for name, array in mine.state_dict().items():
             assert torch.equal(torch.from_numpy(array), peer.state_dict()[name])
+
+
+@pytest.mark.parametrize("options", LAYERS[::3], ids=str)
+def test_gradients(options):
+    mine, peer = twins("Transformer", WIDTH, HEADS, 2, 2, INNER, 0.0, dtype=torch.float64, **options)
+    src, tgt = numbers(BATCH, SOURCES, WIDTH, dtype=torch.float64), numbers(BATCH, TARGETS, WIDTH, dtype=torch.float64, seed=9)
+    padding = paddings(SOURCES, torch.float64)["lengths"]
+    grad = numbers(BATCH, TARGETS, WIDTH, dtype=torch.float64, seed=5)
+    inputs = src.clone().requires_grad_(), tgt.clone().requires_grad_()
+    causal = theirs.Transformer.generate_square_subsequent_mask(TARGETS, dtype=torch.float64)
+    arguments = dict(src_key_padding_mask=padding, memory_key_padding_mask=padding)
+    peer(*inputs, tgt_mask=causal, **arguments).backward(grad)
+    mine.train()
+    mine(src, tgt, tgt_is_causal=True, **arguments)
+    for got, expected in zip(mine.backward(grad), inputs):
+        same(got, expected.grad)
+    for name, gradient in mine.gradients().items():
+        expected = dict(peer.named_parameters())[name].grad
+        assert np.abs(gradient - expected.numpy()).max() <= 1e-11 * max(expected.abs().max(), 1), name
