@@ -32,6 +32,10 @@ static void test(const subject *s) {
   test_activation(s);
   test_norm(s);
   test_sum(s);
+  test_rotary(s);
+  test_dropout(s);
+  test_gradients(s);
+  test_additive(s);
   test_load(s);
   test_store(s);
 }
