@@ -186,16 +186,16 @@ static void run_all(attention_case *c, const attn_kernels *kernels, int64_t head
                     attention_result *out) {
   const attention_options *o = &c->options;
   const int64_t group = o->q_heads / o->kv_heads;
-  const size_t bytes = (kernels->attention_scratch(&c->problem) + 63) / 64 * 64;
+  void *scratch = guard_new((kernels->attention_scratch(&c->problem) + 63) / 64 * 64, 64);
   for (int64_t first_head = 0; first_head < o->q_heads;) {
     const int64_t left = group - first_head % group, some = left < heads ? left : heads;
     for (int64_t row = 0; row < o->q_rows; row += rows) {
       const attn_tile tile = { &c->sequence, first_head, some, row, o->q_rows - row < rows ? o->q_rows - row : rows };
-      run(c, kernels, &tile, guard_new(bytes, 64));
-      guard_return();
+      run(c, kernels, &tile, scratch);
     }
     first_head += some;
   }
+  guard_return();
   *out = (attention_result){ .o = gather(&c->o, "o") };
   if (o->lse) out->lse = gather(&c->lse, "lse");
   if (o->weights_dtype != NO_DTYPE) out->weights = gather(&c->weights, "weights");

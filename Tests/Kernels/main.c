@@ -55,11 +55,12 @@ __attribute__((unused)) static subject of_bfloat16(const char *isa, const attn_k
                     0x1p-9 /* probabilities are rounded for the product with the values */ };
 }
 
-/* Kernels for attention and matrix products alone. What they lose: p as one bfloat16; both operands likewise at medium,
- * and what is beyond two bfloat16 at high. */
+/* Kernels for attention and matrix products alone. What they lose: p as one bfloat16, or with float16 as two; both operands
+ * likewise at medium and high. */
 __attribute__((unused)) static subject of_products(const char *isa, const char *name, const attn_kernels *kernels,
                                                    attn_dtype dtype, attn_precision precision) {
-  const double roundoff = dtype == ATTN_BF16 ? 0x1p-9 : (double[]){ 0x1p-24, 0x1p-16, 0x1p-8 }[precision];
+  const double roundoff = dtype == ATTN_BF16 ? 0x1p-9 : dtype == ATTN_F16 ? 0x1p-19
+      : (double[]){ 0x1p-24, 0x1p-16, 0x1p-8 }[precision];
   return (subject){ isa, name, kernels, &attn_kernels_portable_float, ATTN_F32, { dtype }, 1, roundoff };
 }
 

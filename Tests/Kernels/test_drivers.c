@@ -126,7 +126,7 @@ static void an_attention(int kind) {
   subject s = { .real_dtype = kinds[kind].dtype == ATTN_F64 ? ATTN_F64 : ATTN_F32, .dtypes = { kinds[kind].dtype },
                 .dtype_count = 1 };
   attention_options o = attention_random(&s);
-  if (o.q_rows == 0 || random_chance(4)) o.q_rows = o.q_len = random_int(1, 100);
+  if (o.q_rows == 0 || random_chance(4)) o.q_rows = o.q_len = random_int(1, 300);
   attention_case c;
   attention_build(&c, &o);
   c.problem.precision = kinds[kind].precision;

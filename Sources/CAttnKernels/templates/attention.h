@@ -110,6 +110,12 @@ static void finish_tile(work *w) {
   }
 }
 
+#ifdef WEIGHT_SCORES
+static void WEIGHT_SCORES(work *w, int64_t key, int64_t n, terms until);
+#else
+#define WEIGHT_SCORES scores
+#endif
+
 /* A second pass over the keys: p = 2^((s - m) c) / l needs the final m and l. */
 static void write_weights(work *w) {
   const attn_problem *P = w->problem;
@@ -128,7 +134,7 @@ static void write_weights(work *w) {
       for (int64_t j = 0; j < n; j++)
         for (int v = 0; v < w->vecs; v++) v_store(w->s + j * TILE + v * LANES, fill);
     } else {
-      scores(w, key, n, until);
+      WEIGHT_SCORES(w, key, n, until);
       for (int v = 0; v < w->vecs; v++) {
         const vec m = v_load(w->total.m + v * LANES), l = v_load(w->total.l + v * LANES);
         for (int64_t j = 0; j < n; j++) {

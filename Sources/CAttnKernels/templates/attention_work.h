@@ -13,6 +13,10 @@
 #define INFINITE __builtin_inf()
 #endif
 
+#ifndef O_ROWS
+#define O_ROWS(value_dim) (value_dim) /* for which a state has room */
+#endif
+
 /* (m, l, o): what is known of a set of keys. m in the unit of s; o not yet divided by l. */
 typedef struct state {
   real *m, *l; /* [TILE] */
@@ -20,7 +24,7 @@ typedef struct state {
 } state;
 
 static size_t attention_state(const attn_problem *problem) {
-  return TILE * (2 + (size_t)problem->value_dim) * sizeof(real);
+  return TILE * (2 + O_ROWS((size_t)problem->value_dim)) * sizeof(real);
 }
 
 static state state_in(void *memory) {
@@ -60,6 +64,7 @@ typedef struct work {
   real *values;                /* [KEYS][value_dim]: v cleaned of NaN and Inf */
   real *gathered;              /* [KEYS][head_dim or value_dim]: rows that come in blocks, or from int8 */
   state chunk, total;
+  void *outer;                 /* whose part this is, for attention_tiles.h */
 } work;
 
 /* Elements of a row of `gathered`; 0 where k and v are read as they lie. */

@@ -1,5 +1,6 @@
 /* Instantiates the templates of attention and matrix products on tiles, as the table attn_kernels_<ISA>_<REAL_NAME>. What
- * tiles cannot multiply runs on the register tile of floats. */
+ * tiles cannot multiply runs on the register tile of floats; of its templates some parts stay unused. */
+#pragma clang diagnostic ignored "-Wunused-function"
 #define PRODUCT_ROWS 6
 #include "../vec/operand_single.h"
 #include "product.h"
@@ -7,11 +8,14 @@
 #include "operands_single.h"
 #include "stream.h"
 #include "math.h"
-#include "attention.h"
 #include "../vec/tile_amx.h"
 #include "../vec/operand_split.h"
 #include "tile_product.h"
 #include "gemm_tiles.h"
+#define O_ROWS(value_dim) (((value_dim) + TILE_EDGE - 1) / TILE_EDGE * TILE_EDGE)
+#define WEIGHT_SCORES tile_scores
+#include "attention.h"
+#include "attention_tiles.h"
 
 #define TABLE_NAME_(isa, real_name) attn_kernels_##isa##_##real_name
 #define TABLE_NAME(isa, real_name) TABLE_NAME_(isa, real_name)
@@ -20,13 +24,13 @@
 
 const attn_kernels TABLE_NAME(ISA, REAL_NAME) = {
   .isa = ISA_STRING(ISA),
-  .tile_rows = TILE,
-  .attention_scratch = attention_scratch,
-  .attention_tile = attention_tile,
+  .tile_rows = GROUP_LANES,
+  .attention_scratch = group_scratch,
+  .attention_tile = group_tile,
   .chunk_keys = CHUNK,
-  .attention_state = attention_state,
-  .attention_chunk = attention_chunk,
-  .attention_merge = attention_merge,
+  .attention_state = group_state,
+  .attention_chunk = group_chunk,
+  .attention_merge = group_merge,
   .mr = TILE_EDGE,
   .nr = GEMM_NR,
   .depth = TILE_STEP,

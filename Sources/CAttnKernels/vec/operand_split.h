@@ -26,6 +26,11 @@ WORD vec v_high_of(vec pairs) { return (vec)((ivec)pairs & (ivec){0} - 65536); }
 WORD lanemask v_lanes_of(uint32_t bits) { return (lanemask)_mm512_movm_epi32((__mmask16)bits); }
 WORD uint32_t v_bits(lanemask m) { return _mm512_movepi32_mask((__m512i)m); }
 
+/* What one bfloat16 holds as Inf or NaN. */
+WORD lanemask v_huge(vec x) {
+  return (lanemask)(((ivec)x & 0x7fffffff) >= 0x7f7f8000);
+}
+
 /* Numbers whose parts do not multiply as they do: Inf and NaN, so large that a part or a product overflows, so small that
  * a part or a product of parts is subnormal and would count as 0. In between, the smallest product of parts of two
  * numbers is above 2^-126: 2^-50 2^-23 2^-50, and a sum of 128 products below 2^128. */
