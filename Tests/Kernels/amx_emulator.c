@@ -7,10 +7,12 @@
 #include <stddef.h>
 
 static void (*refused)(int);
+static volatile sig_atomic_t used;
+
+bool amx_emulator_used(void) { return used; }
 
 #if defined(__x86_64__) && defined(__linux__)
 #include <immintrin.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <ucontext.h>
@@ -188,8 +190,12 @@ static void on_illegal(int number, siginfo_t *info, void *context) {
   (void)info;
   ucontext_t *c = context;
   instruction in;
-  if (decode(c, &in) && execute(&in)) c->uc_mcontext.gregs[REG_RIP] = (greg_t)in.end;
-  else refused(number);
+  if (decode(c, &in) && execute(&in)) {
+    c->uc_mcontext.gregs[REG_RIP] = (greg_t)in.end;
+    used = 1;
+  } else {
+    refused(number);
+  }
 }
 
 void amx_emulator_install(void (*otherwise)(int)) {

@@ -3,6 +3,9 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
+
+#define GUARDED 256 /* bytes behind the scratch */
 
 attention_options attention_plain(const subject *s, int64_t q_rows, int64_t kv_rows, int64_t dim) {
   return (attention_options){
@@ -182,11 +185,30 @@ static double *gather(const view *v, const char *what) {
   return elements;
 }
 
+/* 64-byte aligned, new 0xff bytes, until the next call; kept, because fresh pages for megabytes cost more than a tile does. */
+static void *scratch_of(size_t bytes) {
+  static char *memory;
+  static size_t size;
+  if (bytes + GUARDED > size) {
+    free(memory);
+    size = (bytes + GUARDED + 63) / 64 * 64;
+    memory = aligned_alloc(64, size);
+  }
+  memset(memory, 0xff, bytes + GUARDED);
+  return memory;
+}
+
+static void check_scratch(const void *scratch, size_t bytes) {
+  const unsigned char *behind = (const unsigned char *)scratch + bytes;
+  for (int i = 0; i < GUARDED; i++) CHECK(behind[i] == 0xff, "byte %d behind the scratch was written", i);
+}
+
 static void run_all(attention_case *c, const attn_kernels *kernels, int64_t heads, int64_t rows, tile_runner run,
                     attention_result *out) {
   const attention_options *o = &c->options;
   const int64_t group = o->q_heads / o->kv_heads;
-  void *scratch = guard_new((kernels->attention_scratch(&c->problem) + 63) / 64 * 64, 64);
+  const size_t bytes = kernels->attention_scratch(&c->problem);
+  void *scratch = scratch_of(bytes);
   for (int64_t first_head = 0; first_head < o->q_heads;) {
     const int64_t left = group - first_head % group, some = left < heads ? left : heads;
     for (int64_t row = 0; row < o->q_rows; row += rows) {
@@ -195,7 +217,7 @@ static void run_all(attention_case *c, const attn_kernels *kernels, int64_t head
     }
     first_head += some;
   }
-  guard_return();
+  check_scratch(scratch, bytes);
   *out = (attention_result){ .o = gather(&c->o, "o") };
   if (o->lse) out->lse = gather(&c->lse, "lse");
   if (o->weights_dtype != NO_DTYPE) out->weights = gather(&c->weights, "weights");

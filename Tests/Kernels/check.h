@@ -8,6 +8,9 @@
 /* Set by --quick: fewer and smaller cases, bearable under an emulator. */
 extern bool check_quick;
 
+/* Set where a fault stands for each instruction: a tenth of the trials. */
+extern bool check_slow;
+
 /* `full` trials, or a tenth of them. */
 int check_trials(int full);
 

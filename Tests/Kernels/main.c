@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "amx_emulator.h"
 #include "cpu_features.h"
 #include "kernel_list.h"
 #include "tests.h"
@@ -55,20 +56,22 @@ __attribute__((unused)) static subject of_bfloat16(const char *isa, const attn_k
                     0x1p-9 /* probabilities are rounded for the product with the values */ };
 }
 
-/* Kernels for attention and matrix products alone. What they lose: p as one bfloat16, or with float16 as two; both operands
- * likewise at medium and high. */
+/* Kernels for attention and matrix products alone. What they lose: p as one bfloat16, both operands likewise at medium, and
+ * what is beyond two bfloat16 at high. */
 __attribute__((unused)) static subject of_products(const char *isa, const char *name, const attn_kernels *kernels,
                                                    attn_dtype dtype, attn_precision precision) {
-  const double roundoff = dtype == ATTN_BF16 ? 0x1p-9 : dtype == ATTN_F16 ? 0x1p-19
-      : (double[]){ 0x1p-24, 0x1p-16, 0x1p-8 }[precision];
+  const double roundoff = dtype == ATTN_BF16 ? 0x1p-9 : (double[]){ 0x1p-24, 0x1p-16, 0x1p-8 }[precision];
   return (subject){ isa, name, kernels, &attn_kernels_portable_float, ATTN_F32, { dtype }, 1, roundoff };
 }
 
 static void test_products(const subject *s) {
+  check_slow = amx_emulator_used() && !strcmp(s->isa, "amx");
   test_attention(s);
+  if (s->roundoff == 0x1p-24) test_attention_edges(s);
   test_attention_bits(s);
   test_attention_stored(s);
   test_attention_nonfinite(s);
+  check_slow = false;
   if (s->kernels->stream_rows) test_stream(s);
   test_packed_products(s);
 }
@@ -121,6 +124,7 @@ int main(int argc, char **argv) {
     if (i < all) test(s);
     else test_products(s);
   }
+  check_slow = amx_emulator_used() && !strcmp(attn_isa_name(), "amx");
   if (!only || !strcmp(only, attn_isa_name())) test_drivers();
   return check_report();
 }

@@ -40,7 +40,7 @@ void test_attention(const subject *s) {
 
 /* Every row count and head dim once; keys around the borders of blocks and chunks, under each kind of visibility. */
 static void sizes(const subject *s, attention_case *c, worst *w) {
-  const int step = check_quick ? 7 : 1;
+  const int step = check_quick || check_slow ? 7 : 1;
   for (int rows = 1; rows <= s->kernels->tile_rows; rows += step) {
     attention_options o = attention_plain(s, rows, 100, 9);
     o.causal = rows % 2;

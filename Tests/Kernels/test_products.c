@@ -96,7 +96,7 @@ void test_packed_products(const subject *s) {
     char entry[32] = "products, ";
     check_begin(s->isa, s->real, strcat(entry, numbers_name[kind]));
     losses l = {0};
-    for (int i = 0; i < check_trials(120); i++) {
+    for (int i = 0; i < check_trials(60); i++) {
       guard_reset();
       guard_choose(random_chance(2) ? GUARD_BEFORE : GUARD_BEHIND);
       const attn_dtype dtype = s->dtypes[random_int(0, s->dtype_count - 1)];

@@ -16,6 +16,7 @@
 #define KEY_STEPS STEPS(KEYS)
 #define V_ROW (PARTS * KEY_STEPS * TILE_ROW + (PARTS == 2 ? TILE_ROW : 0)) /* an odd number of lines of the cache */
 #define B_ROW ((int64_t)(TILE * sizeof(pair)))
+#define P_PARTS (PRODUCTS == 4 ? 3 : PARTS) /* a float16 is two bfloat16, but p is a float */
 
 /* 64 lanes. */
 typedef struct lanes_part {
@@ -63,7 +64,7 @@ static int64_t q_part(const attn_problem *P) { return STEPS(P->head_dim) * TILE_
 static int64_t v_vectors(const attn_problem *P) { return (P->value_dim + LANES - 1) / LANES; }
 
 static int64_t part_scratch(const attn_problem *P) {
-  return lines_up((int64_t)attention_scratch(P)) + PARTS * (q_part(P) + P_PART);
+  return lines_up((int64_t)attention_scratch(P)) + PARTS * q_part(P) + P_PARTS * P_PART;
 }
 
 /* The most parts that a tile of this problem can have. */
@@ -189,12 +190,10 @@ static void tile_scores(work *w, int64_t key, int64_t n, terms until) {
 
 /* ---- probabilities ---- */
 
-WORD vec probability(vec x) { return PARTS == 1 ? v_exp2_short(x) : v_exp2(x); }
-
 /* Parts of p of keys j and j + 1, in one vector of lanes. */
 WORD void put_probabilities(const lanes_part *u, int64_t j, int v, vec low, vec high) {
 #pragma clang loop unroll(full)
-  for (int i = 0; i < PARTS; i++)
+  for (int i = 0; i < P_PARTS; i++)
     v_store((real *)(u->p + i * P_PART + j / 2 * B_ROW + v * TILE_ROW), v_take_pairs(&low, &high));
 }
 
@@ -225,8 +224,8 @@ static void tile_softmax_step(lanes_part *u, int64_t n, bool keep) {
     const vec decay = v_exp2((old - m) * c);
     vec even = {0}, odd = {0};
     for (j = 0; j < n; j += 2) {
-      const vec low = probability((v_load(s + j * TILE) - m) * c);
-      const vec high = j + 1 < n ? probability((v_load(s + (j + 1) * TILE) - m) * c) : (vec){0};
+      const vec low = v_exp2((v_load(s + j * TILE) - m) * c);
+      const vec high = j + 1 < n ? v_exp2((v_load(s + (j + 1) * TILE) - m) * c) : (vec){0};
       even += low;
       odd += high;
       put_probabilities(u, j, v, low, high);
@@ -300,9 +299,11 @@ static void take_values(group *g, const work *w, int64_t key, int64_t n) {
 
 static tile_job values_job(const lanes_part *u, int64_t n) {
   const work *w = u->w;
-  return product_of_tiles(v_vectors(w->problem), w->vecs, STEPS(n),
-                          (tile_operand){ u->group->v_parts[u->group->which], V_ROW, KEY_STEPS * TILE_ROW },
-                          (tile_operand){ u->p, B_ROW, P_PART }, u->state->o, TILE, true);
+  tile_job job = product_of_tiles(v_vectors(w->problem), w->vecs, STEPS(n),
+                                  (tile_operand){ u->group->v_parts[u->group->which], V_ROW, KEY_STEPS * TILE_ROW },
+                                  (tile_operand){ u->p, B_ROW, P_PART }, u->state->o, TILE, true);
+  job.of_p = true;
+  return job;
 }
 
 /* o += p v of the values that were left out, in the rows that see them. */

@@ -3,7 +3,8 @@
  *   c[i][lane] (+)= sum over p of a[i][p] b[p][lane]        x = x0 + x1 + x2, |x1| < 2^-8 |x0|, |x2| < 2^-8 |x1|
  *
  *   PRODUCTS  6: a0 b0 + (a0 b1 + a1 b0 + a1 b1 + a0 b2 + a2 b0), what is left away is below 2^-25 |a b|
- *             4: all of two parts each        3: a0 b0 + (a0 b1 + a1 b0)        1: a0 b0
+ *             4: all of two parts each; with a b of three parts (of_p) a0 b0 + (a0 b1 + a1 b0 + a1 b1 + a0 b2)
+ *             3: a0 b0 + (a0 b1 + a1 b0)        1: a0 b0
  *
  * The terms in brackets are summed first, over all of k, so that only the last sums round at the size of the result. An
  * element's bits depend on its row of a, its column of b and k alone: a tile keeps rows and columns apart, and the sums of a
@@ -19,7 +20,12 @@ typedef struct tile_operand {
 #if PRODUCTS == 6
 #define SMALLER_PRODUCTS(TERM) TERM(2, 0) TERM(1, 0) TERM(1, 1) TERM(0, 1) TERM(0, 2)
 #elif PRODUCTS == 4
-#define SMALLER_PRODUCTS(TERM) TERM(1, 0) TERM(1, 1) TERM(0, 1)
+#define SMALLER_PRODUCTS(TERM)           \
+  if (job->of_p) {                       \
+    TERM(0, 2) TERM(0, 1) TERM(1, 1) TERM(1, 0) \
+  } else {                               \
+    TERM(1, 0) TERM(1, 1) TERM(0, 1)     \
+  }
 #elif PRODUCTS == 3
 #define SMALLER_PRODUCTS(TERM) TERM(1, 0) TERM(0, 1)
 #else
@@ -33,14 +39,15 @@ typedef struct tile_job {
   int64_t rows, lanes, steps; /* in tiles; of TILE_STEP along k */
   real *c;
   int64_t c_step;
-  bool add;
+  bool add, of_p;
   int64_t i, j, step; /* where it stands: tile row, tile of lanes */
   int pass;
 } tile_job;
 
 static tile_job product_of_tiles(int64_t rows, int64_t lanes, int64_t steps, tile_operand a, tile_operand b, real *c,
                                  int64_t c_step, bool add) {
-  return (tile_job){ a, b, rows, lanes, steps, c, c_step, add, 0, 0, 0, FIRST_PASS };
+  return (tile_job){ .a = a, .b = b, .rows = rows, .lanes = lanes, .steps = steps, .c = c, .c_step = c_step, .add = add,
+                     .pass = FIRST_PASS };
 }
 
 /* Four sums at a time: 2 x 2 where there are as many rows and lanes, 4 x 1 under few lanes, 1 x 4 for a last row. Sums are

@@ -79,11 +79,3 @@ WORD vec v_exp2(vec x) {
   const vec r = (vec)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   return v_ldexp(v_exp2_fraction(r), x - r);
 }
-/* Relative error below 3e-6: enough where the result is rounded to bfloat16. 2^0 is 1. */
-WORD vec v_exp2_short(vec x) {
-  const vec r = (vec)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  vec p = v_fma(v_set1(9.58285e-3f), r, v_set1(5.590643e-2f));
-  p = v_fma(p, r, v_set1(2.4024099e-1f));
-  p = v_fma(p, r, v_set1(6.931242e-1f));
-  return v_ldexp(v_fma(p, r, v_set1(1.0f)), x - r);
-}
