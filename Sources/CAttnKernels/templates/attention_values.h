@@ -1,11 +1,17 @@
 /* Values of a block of keys, weighed by their probabilities. */
 
+#ifdef OPERANDS_ARE_BF16_PAIRS
+#define TO_INFINITY 1.00390625f /* 1 + 2^-8: makes Inf of what a bfloat16 rounds to it */
+#else
+#define TO_INFINITY 1
+#endif
+
 static bool all_finite(const real *x, int64_t count) {
   vec zero = {0};
   real rest = 0;
   int64_t i = 0;
-  for (; i + LANES <= count; i += LANES) zero += v_load(x + i) * 0;
-  for (; i < count; i++) rest += x[i] * 0;
+  for (; i + LANES <= count; i += LANES) zero += v_load(x + i) * TO_INFINITY * 0;
+  for (; i < count; i++) rest += x[i] * TO_INFINITY * 0;
   return !v_any(zero != zero) && rest == rest;
 }
 
@@ -27,7 +33,7 @@ static bool set_apart_nonfinite(work *w, state *state, const lines *v, int64_t k
     any = true;
     for (int64_t d = 0; d < dv; d++) {
       const real x = value[d];
-      if (x * 0 == 0) continue;
+      if (x * TO_INFINITY * 0 == 0) continue;
       value[d] = 0;
       for (int r = 0; r < w->rows; r++)
         if (sees(w, r, key, j)) state->o[d * w->o_dim + r * w->o_row] += w->s[j * w->s_key + r * w->s_row] * x;
