@@ -8,7 +8,7 @@ PREFIX ?= /usr/local
 VERSION := $(shell sed -n 's/.*VERSION_\(MAJOR\|MINOR\|PATCH\) //p' include/swiftattn.h | paste -sd.)
 LIBRARY := .build/release/libswiftattn.so
 
-.PHONY: help build demo test test-c test-kernels test-swift test-python test-browser test-readme test-arm test-sanitize \
+.PHONY: help build demo test test-c test-kernels test-swift test-python test-browser test-readme test-amx test-arm test-sanitize \
         test-peers bench bench-quick bench-generation fuzz install deps clean
 
 help: ## this list
@@ -57,6 +57,9 @@ test-browser: build .venv/Tests/Python.installed ## the attention page in headle
 
 test-readme: build .venv/Tests/Python.installed ## the quickstarts, as they stand in README.md
 	.venv/bin/python Tests/Readme/run.py
+
+test-amx: build .venv/Tests/Python.installed ## the whole library on AMX, emulated where the machine lacks it
+	Tests/Kernels/run_amx.sh .venv/bin/python
 
 test-arm: ## the C target, cross-compiled and run under qemu
 	@.ci/apt-install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
