@@ -9,7 +9,7 @@ VERSION := $(shell sed -n 's/.*VERSION_\(MAJOR\|MINOR\|PATCH\) //p' include/swif
 LIBRARY := .build/release/libswiftattn.so
 
 .PHONY: help build demo test test-c test-kernels test-swift test-python test-browser test-readme test-amx test-arm test-sanitize \
-        test-peers bench bench-quick bench-generation fuzz install deps clean
+        test-peers bench bench-quick bench-generation fuzz install deps clean train-sentiment
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -90,6 +90,10 @@ bench-generation: build .venv-peers/ready ## a language model beside llama.cpp
 
 fuzz: deps ## the GGUF reader for ten minutes, with libFuzzer
 	Tests/Fuzz/run.sh 600
+
+train-sentiment: build .venv/Examples.installed ## both sentiment models, from scratch on real reviews
+	PYTHONPATH=bindings/python .venv/bin/python Examples/sentiment.py train --model plain
+	PYTHONPATH=bindings/python .venv/bin/python Examples/sentiment.py train --model improved
 
 install: $(LIBRARY) ## to PREFIX: library, header, pkg-config file
 	install -D -m 755 $(LIBRARY) $(DESTDIR)$(PREFIX)/lib/libswiftattn.so

@@ -781,6 +781,7 @@ int32_t swiftattn_transformer_forward(const swiftattn_module *module, const swif
 #define SWIFTATTN_TOKEN_MODEL_EMBEDDING_NORM 1u /* a norm over the sum of token, position and type */
 #define SWIFTATTN_TOKEN_MODEL_SHARED_LAYERS 2u  /* one layer is run num_layers times */
 #define SWIFTATTN_TOKEN_MODEL_HEAD_BIAS 4u
+#define SWIFTATTN_TOKEN_MODEL_ATTENTION_ONLY 8u /* layers without norms, residuals, feed-forward part, output projection */
 
 typedef struct swiftattn_token_model_options {
   uint32_t struct_size;

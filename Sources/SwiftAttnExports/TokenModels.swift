@@ -12,7 +12,7 @@ public func swiftattn_token_model_create(_ options: UnsafePointer<swiftattn_toke
 private func tokenModelOptions(_ pointer: UnsafePointer<swiftattn_token_model_options>?) throws(Failure) -> TokenModelOptions {
     typealias C = swiftattn_token_model_options
     let c = try options(pointer, smallest: MemoryLayout<C>.size)
-    guard c.flags <= 7 else { throw Failure(.invalidArgument, "flags: expected bits of SWIFTATTN_TOKEN_MODEL_*, got \(c.flags)") }
+    guard c.flags <= 15 else { throw Failure(.invalidArgument, "flags: expected bits of SWIFTATTN_TOKEN_MODEL_*, got \(c.flags)") }
     guard c.reserved == 0 else { throw Failure(.invalidArgument, "reserved: expected 0, got \(c.reserved)") }
     guard let layer = c.layer else { throw Failure(.nullPointer, "layer: is NULL, expected options of the layers") }
     var embedding = TokenEmbeddingOptions(vocabulary: Int(c.vocab_size))
@@ -23,6 +23,7 @@ private func tokenModelOptions(_ pointer: UnsafePointer<swiftattn_token_model_op
     embedding.types = Int(c.type_vocab_size)
     embedding.hasNorm = c.flags & SWIFTATTN_TOKEN_MODEL_EMBEDDING_NORM != 0
     var result = TokenModelOptions(layer: try layerOptions(layer), layers: Int(c.num_layers), embedding: embedding)
+    result.layer.isAttentionOnly = c.flags & SWIFTATTN_TOKEN_MODEL_ATTENTION_ONLY != 0
     result.sharesLayers = c.flags & SWIFTATTN_TOKEN_MODEL_SHARED_LAYERS != 0
     result.headHasBias = c.flags & SWIFTATTN_TOKEN_MODEL_HEAD_BIAS != 0
     result.finalNorm = try finalNorm(c.final_norm)

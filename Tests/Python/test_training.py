@@ -78,6 +78,10 @@ CASES = {
         *(lambda: tokens(head="classes", num_classes=3, head_bias=True), [IDS[INSIDE]]),
         dict(cu_seqlens=[0, 6, 7, 11], pooling="mean"),
     ),
+    "attention only, dropout": (
+        *(lambda: tokens(dict(bias=False, dropout=0.2), attention_only=True, head="classes", num_classes=3), [IDS]),
+        dict(key_padding_mask=~INSIDE, pooling="mean"),
+    ),
     "first": (lambda: tokens(shared_layers=True), [IDS], dict(pooling="first")),
     "first, packed": (lambda: tokens(), [IDS[INSIDE]], dict(cu_seqlens=[0, 6, 7, 11], pooling="first")),
     "language model": (

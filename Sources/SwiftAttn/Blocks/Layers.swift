@@ -14,6 +14,8 @@ public struct LayerOptions: Sendable {
     /// x + part(norm(x)) instead of norm(x + part(x)).
     public var normFirst = false
     public var hasBias = true
+    /// The layer is its self-attention alone: no norms, residuals, feed-forward part and output projection.
+    public var isAttentionOnly = false
     /// In training: of attention weights, activations, and the results of attention and feed-forward part.
     public var dropout = 0.0
     public var positions = Positions.none
@@ -29,6 +31,7 @@ public struct LayerOptions: Sendable {
         var result = MultiheadAttentionOptions(embedDim: width, heads: heads)
         result.keyValueHeads = keyValueHeads
         result.hasBias = hasBias
+        result.hasOutputProjection = !isAttentionOnly
         result.dropout = dropout
         result.outputDropout = dropout
         result.positions = positions
@@ -66,25 +69,27 @@ public struct LayerOptions: Sendable {
     }
 }
 
-/// Self-attention and a feed-forward part, each with a residual and a norm.
+/// Self-attention and a feed-forward part, each with a residual and a norm; or attention alone.
 ///
 /// Parameters, with torch.nn's names: self_attn.*, linear1.*, linear2.*, norm1.*, norm2.*.
 final class EncoderLayer: Module, @unchecked Sendable {
     private let isNormFirst: Bool
     let attention: MultiheadAttention
-    private let feedForward: FeedForward
-    private let norms: (Norm, Norm)
+    private let rest: (feedForward: FeedForward, norms: (Norm, Norm))?
 
     init(_ options: LayerOptions) throws(Failure) {
         isNormFirst = options.normFirst
         attention = try MultiheadAttention(options.attention)
-        feedForward = try options.makeFeedForward()
-        norms = (try options.makeNorm(), try options.makeNorm())
-        super.init([], children: [("self_attn", attention), ("", feedForward), ("norm1", norms.0), ("norm2", norms.1)])
+        rest = options.isAttentionOnly ? nil : (try options.makeFeedForward(), (try options.makeNorm(), try options.makeNorm()))
+        super.init([], children: [("self_attn", attention), ("", rest?.feedForward), ("norm1", rest?.norms.0),
+                                  ("norm2", rest?.norms.1)])
     }
 
     func callAsFunction(_ x: Value, _ visible: ResolvedVisibility, starts: Starts?, weights: Tensor? = nil, out: Tensor? = nil,
                         _ pass: Pass) throws(Failure) -> Value {
+        guard let (feedForward, norms) = rest else {
+            return try attention.attend(x, x, x, visible, starts: starts, out: out, weights: weights, pass)
+        }
         if isNormFirst {
             let normed = try norms.0(x, pass)
             let attended = try attention.attend(normed, normed, normed, visible, starts: starts, residual: x, weights: weights, pass)

@@ -528,6 +528,7 @@ POOLINGS = {None: 0, "mean": 1, "first": 2}
 TOKEN_MODEL_EMBEDDING_NORM = 1
 TOKEN_MODEL_SHARED_LAYERS = 2
 TOKEN_MODEL_HEAD_BIAS = 4
+TOKEN_MODEL_ATTENTION_ONLY = 8
 
 
 class TokenModelOptions(ctypes.Structure):

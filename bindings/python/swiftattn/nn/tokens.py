@@ -34,6 +34,8 @@ class TokenModel(Module):
         type_vocab_size: kinds of tokens with a row each; 0 for none.
         embedding_norm: whether a norm of the layers' kind follows the sum.
         shared_layers: whether one layer is run num_layers times.
+        attention_only: whether layers are their self-attention alone, without norms, residuals, feed-forward part and output
+            projection; the layer's dropout is that of the weights.
         final_norm: None, "layer" or "rms".
         head: None gives rows, "vocabulary" logits over the vocabulary, "tied" the same from the embedding's table, "classes"
             logits over num_classes.
@@ -57,6 +59,7 @@ class TokenModel(Module):
         type_vocab_size: int = 0,
         embedding_norm: bool = False,
         shared_layers: bool = False,
+        attention_only: bool = False,
         final_norm: str | None = None,
         head: str | None = None,
         num_classes: int = 0,
@@ -66,7 +69,8 @@ class TokenModel(Module):
             struct_size=ctypes.sizeof(_ffi.TokenModelOptions),
             flags=(_ffi.TOKEN_MODEL_EMBEDDING_NORM if embedding_norm else 0)
             | (_ffi.TOKEN_MODEL_SHARED_LAYERS if shared_layers else 0)
-            | (_ffi.TOKEN_MODEL_HEAD_BIAS if head_bias else 0),
+            | (_ffi.TOKEN_MODEL_HEAD_BIAS if head_bias else 0)
+            | (_ffi.TOKEN_MODEL_ATTENTION_ONLY if attention_only else 0),
             layer=ctypes.pointer(layer._options),
             num_layers=count_option(num_layers, "num_layers"),
             vocab_size=count_option(vocab_size, "vocab_size"),

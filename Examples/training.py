@@ -1,0 +1,106 @@
+"""What the training examples show: progress, learning curves, attention over a text."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass
+class History:
+    """What a training saw."""
+
+    loss: list[float] = field(default_factory=list)  # of each step
+    validation: list[float] = field(default_factory=list)  # accuracy after each epoch
+    test: float = 0.0  # accuracy of the epoch that was best in validation
+    rate: float = 0.0  # items a second
+
+    def step(self, loss: float) -> None:
+        self.loss.append(loss)
+
+
+class Progress:
+    """A bar with running means of loss and accuracy, and items a second; what passed before `resume` does not count."""
+
+    def __init__(self, title: str, total: int, unit: str, quiet: bool = False) -> None:
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        text = TextColumn("loss {task.fields[loss]:.3f}  accuracy {task.fields[accuracy]:.1%}  {task.fields[rate]:.0f} " + unit + "/s")
+        self._bar = Bar(TextColumn(title), BarColumn(), text, TimeRemainingColumn(), disable=quiet)
+        self._task = self._bar.add_task(title, total=total, loss=0.0, accuracy=0.0, rate=0.0)
+        self._means: dict[str, float] = {}
+        self._done = 0
+        self._seconds = 0.0
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        self._since = time.perf_counter()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._bar.stop()
+
+    @property
+    def rate(self) -> float:
+        return self._done / max(self._seconds, 1e-9)
+
+    def resume(self) -> None:
+        """What passed since the last step was no training."""
+        self._since = time.perf_counter()
+
+    def advance(self, items: int, **measured: float) -> None:
+        now = time.perf_counter()
+        self._seconds += now - self._since
+        self._since = now
+        self._done += items
+        for name, value in measured.items():
+            self._means[name] = 0.95 * self._means.get(name, value) + 0.05 * value
+        self._bar.update(self._task, advance=items, rate=self.rate, **self._means)
+
+
+def draw_curves(path: Path, title: str, history: History) -> None:
+    """Loss of each step, smoothed, and validation accuracy of each epoch, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), dpi=120, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    window = max(len(history.loss) // 50, 1)
+    smooth = np.convolve(history.loss, np.full(window, 1 / window), "valid")
+    left.plot(history.loss, color="0.85", linewidth=0.7)
+    left.plot(np.arange(len(smooth)) + window // 2, smooth, color="#1f5fa8")
+    left.set(xlabel="step", ylabel="training loss", ylim=(0, None))
+    right.plot(np.arange(1, len(history.validation) + 1), [100 * value for value in history.validation], "o-", color="#d1495b")
+    right.set(xlabel="epoch", ylabel="validation accuracy, %")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
+    figure.savefig(path)
+
+
+def draw_attention(path: Path, text: str, weights: np.ndarray, across: str | None = None) -> None:
+    """Weights (layers, heads, T, S) of the last layer as a PNG, a plot for each head; `across` are the keys' characters."""
+    from matplotlib.figure import Figure
+
+    heads = weights[-1]
+    keys = across or text
+    figure = Figure(figsize=(4 * len(heads), 4.4), dpi=120, layout="constrained")
+    for head, axes in enumerate(np.atleast_1d(figure.subplots(1, len(heads)))):
+        axes.imshow(heads[head] ** 0.5, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        axes.set_xticks(range(len(keys)), keys, fontfamily=_fonts())
+        axes.set_yticks(range(len(text)), text, fontfamily=_fonts())
+        axes.tick_params(length=0, labelsize=8)
+        axes.set_title(f"head {head + 1}", fontsize=10)
+    figure.savefig(path)
+
+
+def _fonts() -> list[str]:
+    """Fonts with Chinese characters that this machine has, then the default one."""
+    from matplotlib import font_manager
+
+    names = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback")
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return [name for name in names if name in installed] + ["DejaVu Sans"]
