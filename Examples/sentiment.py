@@ -26,7 +26,7 @@ LENGTH = 128  # characters of a review that are read
 BATCH = 64
 FOLDER = Path(__file__).resolve().parents[1] / "out" / "sentiment"
 
-# Chosen on the validation reviews.
+# Usual values for models of this size; not tuned.
 SETTINGS = {
     "plain": dict(lr=2e-3, dropout=0.1, epochs=6),
     "improved": dict(lr=1e-3, dropout=0.2, epochs=6),
