@@ -127,7 +127,7 @@ extension LlamaModel {
                 while first < ids.count {
                     let count = min(LlamaModel.chunk, ids.count - first)
                     try forget(sequence, for: count)
-                    try pass(Array(ids[first..<first + count]), .run(entry: sequence, count: count), caches,
+                    try pass(Array(ids[first..<first + count]), .run(entry: sequence), caches,
                              (0..<count).map { positions[sequence] + $0 },
                              isCoarse: !hasExactPrefill && ids.count >= LlamaModel.fewestCoarse)
                     positions[sequence] += count
@@ -148,18 +148,25 @@ extension LlamaModel {
             guard ids.count == sequences else { throw .shape("ids: shape is (\(ids.count),), expected (\(sequences),)") }
             try check(ids, least: -1)
             try expect(logits, "logits", [sequences, config.vocabulary])
-            let active = ids.map { $0 >= 0 }
-            for (sequence, isActive) in active.enumerated() where isActive { try expectRoom(sequence, 1) }
+            let active = ids.indices.filter { ids[$0] >= 0 }
+            for sequence in active { try expectRoom(sequence, 1) }
             try reserve()
-            for (sequence, isActive) in active.enumerated() where isActive { try forget(sequence, for: 1) }
-            try pass(ids.map { max($0, 0) }, .step(active: active), caches, positions)
-            for (sequence, isActive) in active.enumerated() where isActive { positions[sequence] += 1 }
-            guard let logits else { return }
-            try takeLogits(row: 0, count: sequences, into: logits)
-            for (sequence, isActive) in active.enumerated() where !isActive {
-                logits.pointer(byOffset: sequence * logits.strides[0]).initializeMemory(as: Float.self, repeating: 0, count: config.vocabulary)
+            for sequence in active { try forget(sequence, for: 1) }
+            if !active.isEmpty {
+                try pass(active.map { ids[$0] }, .step(entries: active), caches, active.map { positions[$0] })
             }
+            for sequence in active { positions[sequence] += 1 }
+            if let logits { try takeLogits(of: active, into: logits) }
         }
+    }
+
+    /// Logits of the last pass' rows, each in its sequence's row of `out`; the other rows become 0.
+    private func takeLogits(of active: [Int], into out: Tensor) throws(Failure) {
+        let columns = config.vocabulary, bytes = columns * 4
+        let place = { (row: Int) in out.pointer(byOffset: row * columns) }
+        if !active.isEmpty { try takeLogits(row: 0, count: active.count, into: out) }
+        for (row, sequence) in active.enumerated().reversed() where row != sequence { memcpy(place(sequence), place(row), bytes) }
+        for sequence in Set(0..<sequences).subtracting(active) { memset(place(sequence), 0, bytes) }
     }
 
     /// Forgets all but the first `length` tokens of a sequence.
@@ -301,7 +308,7 @@ extension LlamaModel {
         var first = 0
         while first < ids.count {
             let count = min(LlamaModel.chunk, ids.count - first)
-            try pass(Array(ids[first..<first + count]), .run(entry: 0, count: count), caches, Array(first..<first + count), trace)
+            try pass(Array(ids[first..<first + count]), .run(entry: 0), caches, Array(first..<first + count), trace)
             try body(first, count)
             first += count
         }

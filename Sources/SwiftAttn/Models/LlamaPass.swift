@@ -5,10 +5,10 @@ import Glibc
 
 /// Which cache entries the rows of a pass belong to.
 enum PassRows {
-    /// So many tokens of one entry.
-    case run(entry: Int, count: Int)
-    /// A token for each entry; the others' rows are computed and lost.
-    case step(active: [Bool])
+    /// All of them one entry, in order.
+    case run(entry: Int)
+    /// A token for each of some entries, in ascending order.
+    case step(entries: [Int])
 }
 
 /// What a pass may leave besides the final states: of interest to tests, pictures, and nobody in a hurry.
@@ -160,26 +160,35 @@ struct LlamaPass {
         let weights = trace.attention.map { all in
             Tensor(data: all.pointer(byOffset: n * all.strides[0]), dtype: .float32, shape: Dims([1] + all.shape.dropFirst()))
         }
+        let q = config.heads * config.headDim, kv = config.kvHeads * config.headDim
         switch rows {
-        case .run(let entry, let count):
-            let lengths = (0..<cache.batch).map { $0 == entry ? count : 0 }
-            try cache.append(key: heads(buffers.k, config.kvHeads, entries: cache.batch, stride: 0, tokens: count),
-                             value: heads(buffers.v, config.kvHeads, entries: cache.batch, stride: 0, tokens: count), lengths: lengths)
-            options.keyValueLengths = cache.lengthsView.entry(entry)
-            let out = heads(buffers.attended, config.heads, entries: 1, stride: 0, tokens: count)
-            try scaledDotProductAttention(
-                query: heads(buffers.q, config.heads, entries: 1, stride: 0, tokens: count),
-                key: cache.keys.entry(entry), value: cache.values.entry(entry), options: options, out: out, weights: weights)
-        case .step(let active):
-            let entries = active.count, q = config.heads * config.headDim, kv = config.kvHeads * config.headDim
-            try cache.append(key: heads(buffers.k, config.kvHeads, entries: entries, stride: kv, tokens: 1),
-                             value: heads(buffers.v, config.kvHeads, entries: entries, stride: kv, tokens: 1),
-                             lengths: active.map { $0 ? 1 : 0 })
+        case .run(let entry):
+            try attend(entry, of: cache, row: 0, count: count, options, weights)
+        case .step(let entries) where entries.count == cache.batch:
+            try cache.append(key: heads(buffers.k, config.kvHeads, entries: count, stride: kv, tokens: 1),
+                             value: heads(buffers.v, config.kvHeads, entries: count, stride: kv, tokens: 1))
             options.keyValueLengths = cache.lengthsView
             try scaledDotProductAttention(
-                query: heads(buffers.q, config.heads, entries: entries, stride: q, tokens: 1), key: cache.keys, value: cache.values,
-                options: options, out: heads(buffers.attended, config.heads, entries: entries, stride: q, tokens: 1))
+                query: heads(buffers.q, config.heads, entries: count, stride: q, tokens: 1), key: cache.keys, value: cache.values,
+                options: options, out: heads(buffers.attended, config.heads, entries: count, stride: q, tokens: 1))
+        case .step(let entries):
+            for (row, entry) in entries.enumerated() { try attend(entry, of: cache, row: row, count: 1, options, nil) }
         }
+    }
+
+    /// The same of `count` rows from `row` on, all of one entry.
+    private func attend(_ entry: Int, of cache: KVCache, row: Int, count: Int, _ shared: AttentionOptions,
+                        _ weights: Tensor?) throws(Failure) {
+        let q = row * config.heads * config.headDim, kv = row * config.kvHeads * config.headDim
+        try cache.append(key: heads(buffers.k + kv, config.kvHeads, entries: cache.batch, stride: 0, tokens: count),
+                         value: heads(buffers.v + kv, config.kvHeads, entries: cache.batch, stride: 0, tokens: count),
+                         lengths: (0..<cache.batch).map { $0 == entry ? count : 0 })
+        var options = shared
+        options.keyValueLengths = cache.lengthsView.entry(entry)
+        try scaledDotProductAttention(
+            query: heads(buffers.q + q, config.heads, entries: 1, stride: 0, tokens: count),
+            key: cache.keys.entry(entry), value: cache.values.entry(entry), options: options,
+            out: heads(buffers.attended + q, config.heads, entries: 1, stride: 0, tokens: count), weights: weights)
     }
 
     /// Rows (tokens, heads, D) of each entry as (entries, heads, tokens, D).
