@@ -83,6 +83,41 @@ def _options(
     return options
 
 
+def _set_padding(
+    options: AttentionOptions, query: Tensor, attn_mask: Any, q_lengths: Any, kv_lengths: Any = None
+) -> Tensor | None:
+    """The options that only padded batches have; returns the mask as it is borrowed."""
+    mask = None
+    if attn_mask is not None:
+        mask = borrow_mask(attn_mask, "attn_mask", query)
+        options.attn_mask = ctypes.pointer(mask)
+    if q_lengths is not None:
+        options.q_lengths = ctypes.pointer(borrow_integers(q_lengths, "q_lengths"))
+    if kv_lengths is not None:
+        options.kv_lengths = ctypes.pointer(borrow_integers(kv_lengths, "kv_lengths"))
+    return mask
+
+
+def _results(
+    query: Tensor,
+    options: AttentionOptions,
+    shape: Sequence[int],
+    width: Sequence[int],
+    columns: Sequence[int],
+    return_lse: bool,
+    return_weights: bool | str,
+    out: Any,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """out (*shape, *width), lse (*shape,) and weights (*shape, *columns), where they are asked for."""
+    result = empty([*shape, *width], query) if out is None else borrow(out, "out", True)
+    lse = empty(shape, query, "float64" if query.dtype.bits == 64 else "float32") if return_lse else None
+    weights = None
+    if return_weights:
+        options.weights_stage = choice(_ffi.WEIGHTS_STAGES, return_weights, "return_weights")
+        weights = empty([*shape, *columns], query)
+    return result, lse, weights
+
+
 def _score_shape(query: tuple, key: tuple, value: tuple) -> list[int]:
     """(..., Hq, Tq) of the result; the leading dims of query, key and value are broadcast."""
     return [*broadcast(query[:-3], key[:-3], value[:-3]), *query[-3:-1]]
@@ -165,21 +200,11 @@ def scaled_dot_product_attention(
         *(q, choice(_CAUSAL, is_causal, "is_causal")),
         *(dropout_p, scale, query_offset, window, softcap, alibi_slopes, sinks, seed, precision),
     )
-    if attn_mask is not None:
-        options.attn_mask = ctypes.pointer(borrow_mask(attn_mask, "attn_mask", q))
-    if q_lengths is not None:
-        options.q_lengths = ctypes.pointer(borrow_integers(q_lengths, "q_lengths"))
-    if kv_lengths is not None:
-        options.kv_lengths = ctypes.pointer(borrow_integers(kv_lengths, "kv_lengths"))
+    _set_padding(options, q, attn_mask, q_lengths, kv_lengths)
     shape = _score_shape(q.dims, k.dims, v.dims)
-    result = empty([*shape, *v.dims[-1:]], q) if out is None else borrow(out, "out", True)
-    lse = empty(shape, q, "float64" if q.dtype.bits == 64 else "float32") if return_lse else None
-    weights = None
-    if return_weights:
-        options.weights_stage = choice(_ffi.WEIGHTS_STAGES, return_weights, "return_weights")
-        weights = empty([*shape, *k.dims[-2:-1]], q)
-    _ffi.scaled_dot_product_attention(q, k, v, options, result, lse, weights)
-    return _returned(result if out is None else out, lse, weights)
+    results = _results(q, options, shape, v.dims[-1:], k.dims[-2:-1], return_lse, return_weights, out)
+    _ffi.scaled_dot_product_attention(q, k, v, options, *results)
+    return _returned(results[0] if out is None else out, *results[1:])
 
 
 def attention_varlen(
@@ -295,35 +320,10 @@ def attention_paged(
         *(dropout_p, scale, query_offset, window, softcap, alibi_slopes, sinks, seed, precision),
     )
     columns = table.dims[1] * k.dims[1] if len(table.dims) == 2 and len(k.dims) == 4 else 0
-    results = _stored_results(q, options, attn_mask, q_lengths, return_lse, return_weights, out, v.dims[-1:], columns)
+    _set_padding(options, q, attn_mask, q_lengths)
+    results = _results(q, options, q.dims[:-1], v.dims[-1:], [columns], return_lse, return_weights, out)
     _ffi.attention_paged(q, k, v, table, lengths, options, *results)
     return _returned(results[0] if out is None else out, *results[1:])
-
-
-def _stored_results(
-    query: Tensor,
-    options: AttentionOptions,
-    attn_mask: Any,
-    q_lengths: Any,
-    return_lse: bool,
-    return_weights: bool | str,
-    out: Any,
-    width: Sequence[int],
-    columns: int,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """out, lse and weights of attention over a cache, and the options that only padded queries have."""
-    if attn_mask is not None:
-        options.attn_mask = ctypes.pointer(borrow_mask(attn_mask, "attn_mask", query))
-    if q_lengths is not None:
-        options.q_lengths = ctypes.pointer(borrow_integers(q_lengths, "q_lengths"))
-    shape = query.dims[:-1]
-    result = empty([*shape, *width], query) if out is None else borrow(out, "out", True)
-    lse = empty(shape, query, "float64" if query.dtype.bits == 64 else "float32") if return_lse else None
-    weights = None
-    if return_weights:
-        options.weights_stage = choice(_ffi.WEIGHTS_STAGES, return_weights, "return_weights")
-        weights = empty([*shape, columns], query)
-    return result, lse, weights
 
 
 def merge_attention_states(outs: Iterable[ArrayLike], lses: Iterable[ArrayLike]) -> tuple[Array, Array]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
-
 from . import _ffi
 from ._ffi import Tensor
-from ._tensor import Array, ArrayLike, borrow, borrow_floats, borrow_integers, borrow_mask, choice, empty
-from .attention import _CAUSAL, _CAUSAL_AT_END, _options
+from ._tensor import Array, ArrayLike, borrow, borrow_floats, borrow_integers, choice, empty
+from .attention import _CAUSAL, _CAUSAL_AT_END, _options, _set_padding
 
 
 def scaled_dot_product_attention_backward(
@@ -71,14 +69,7 @@ def scaled_dot_product_attention_backward(
         *(q, choice(_CAUSAL, is_causal, "is_causal")),
         *(dropout_p, scale, query_offset, window, softcap, alibi_slopes, sinks, seed, precision),
     )
-    mask = None
-    if attn_mask is not None:
-        mask = borrow_mask(attn_mask, "attn_mask", q)
-        options.attn_mask = ctypes.pointer(mask)
-    if q_lengths is not None:
-        options.q_lengths = ctypes.pointer(borrow_integers(q_lengths, "q_lengths"))
-    if kv_lengths is not None:
-        options.kv_lengths = ctypes.pointer(borrow_integers(kv_lengths, "kv_lengths"))
+    mask = _set_padding(options, q, attn_mask, q_lengths, kv_lengths)
     if bias_grad and mask is None:
         raise ValueError("bias_grad: expected a float attn_mask, got None")
     dbias = empty(mask.dims, mask) if bias_grad else None

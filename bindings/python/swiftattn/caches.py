@@ -10,7 +10,7 @@ import numpy as np
 from . import _ffi
 from ._ffi import KVCacheOptions, Tensor
 from ._tensor import Array, ArrayLike, borrow, borrow_integers, choice, integer, lend
-from .attention import _CAUSAL_AT_END, _options, _returned, _stored_results
+from .attention import _CAUSAL_AT_END, _options, _results, _returned, _set_padding
 
 _STORAGE = {
     "float32": (2, 32),
@@ -144,9 +144,8 @@ class KVCache:
             *(dropout_p, scale, query_offset, window, softcap, alibi_slopes, sinks, seed, precision),
         )
         columns = int(self.lengths.max(initial=0)) if return_weights else 0
-        results = _stored_results(
-            *(q, options, attn_mask, q_lengths, return_lse, return_weights, out, [self.value_dim], columns)
-        )
+        _set_padding(options, q, attn_mask, q_lengths)
+        results = _results(q, options, q.dims[:-1], [self.value_dim], [columns], return_lse, return_weights, out)
         _ffi.attention_kv_cache(q, self._handle, options, *results)
         return _returned(results[0] if out is None else out, *results[1:])
 

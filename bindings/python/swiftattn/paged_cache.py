@@ -10,7 +10,7 @@ import numpy as np
 from . import _ffi
 from ._ffi import PagedKVCacheOptions, Tensor
 from ._tensor import Array, ArrayLike, borrow, borrow_integers, choice, integer, lend
-from .attention import _CAUSAL_AT_END, _options, _returned, _stored_results
+from .attention import _CAUSAL_AT_END, _options, _results, _returned, _set_padding
 from .caches import _name_of, _storage
 
 
@@ -149,9 +149,8 @@ class PagedKVCache:
             *(dropout_p, scale, query_offset, window, softcap, alibi_slopes, sinks, seed, precision),
         )
         columns = int(self.lengths(sequences).max(initial=0)) if return_weights else 0
-        results = _stored_results(
-            *(q, options, attn_mask, q_lengths, return_lse, return_weights, out, [self.value_dim], columns)
-        )
+        _set_padding(options, q, attn_mask, q_lengths)
+        results = _results(q, options, q.dims[:-1], [self.value_dim], [columns], return_lse, return_weights, out)
         _ffi.attention_paged_kv_cache(q, self._handle, numbers, options, *results)
         return _returned(results[0] if out is None else out, *results[1:])
 
