@@ -1,26 +1,20 @@
 /// Chapter "Blocks" of swiftattn.h.
 
 import CSwiftAttn
-import Glibc
 import SwiftAttn
 
-/// What a swiftattn_module points to: the module, and its parameters with names that C can read.
+/// What a swiftattn_module points to.
 final class ModuleHandle {
     let module: Module
-    let parameters: [(name: UnsafeMutablePointer<CChar>, parameter: Parameter)]
+    let parameters: NamedParameters
 
     init(_ module: Module) {
         self.module = module
-        parameters = module.parameters.map { (strdup($0.name), $0.parameter) }
-    }
-
-    deinit {
-        for (name, _) in parameters { free(name) }
+        parameters = NamedParameters(module.parameters)
     }
 
     static func of(_ pointer: OpaquePointer?) throws(Failure) -> ModuleHandle {
-        guard let pointer else { throw Failure(.nullPointer, "module: is NULL, expected a module") }
-        return Unmanaged<ModuleHandle>.fromOpaque(UnsafeRawPointer(pointer)).takeUnretainedValue()
+        try object(pointer, ModuleHandle.self, "module", "a module")
     }
 }
 
@@ -36,14 +30,13 @@ func module<M: Module>(_ pointer: OpaquePointer?, _ kind: M.Type, _ expected: St
 func create(_ place: UnsafeMutablePointer<OpaquePointer?>?, _ make: () throws(Failure) -> Module) -> Int32 {
     status { () throws(Failure) in
         guard let place else { throw Failure(.nullPointer, "module: is NULL, expected a place for the handle") }
-        let handle = try ModuleHandle(make())
-        place.pointee = OpaquePointer(Unmanaged.passRetained(handle).toOpaque())
+        place.pointee = handle(ModuleHandle(try make()))
     }
 }
 
 @_cdecl("swiftattn_module_destroy")
 public func swiftattn_module_destroy(_ module: OpaquePointer?) {
-    if let module { Unmanaged<ModuleHandle>.fromOpaque(UnsafeRawPointer(module)).release() }
+    release(module, ModuleHandle.self)
 }
 
 @_cdecl("swiftattn_module_parameter_count")
@@ -60,14 +53,7 @@ public func swiftattn_module_parameter(
     _ parameter: UnsafeMutablePointer<swiftattn_tensor>?
 ) -> Int32 {
     status { () throws(Failure) in
-        let parameters = try ModuleHandle.of(module).parameters
-        guard index >= 0, index < parameters.count else {
-            throw Failure(.invalidArgument, "index: expected 0 to \(parameters.count - 1), got \(index)")
-        }
-        guard let name else { throw Failure(.nullPointer, "name: is NULL, expected a place for the name") }
-        guard let parameter else { throw Failure(.nullPointer, "parameter: is NULL, expected a place for the view") }
-        name.pointee = UnsafePointer(parameters[Int(index)].name)
-        parameter.pointee = description(of: parameters[Int(index)].parameter.tensor)
+        try ModuleHandle.of(module).parameters.describe(index, name, parameter, "parameter")
     }
 }
 

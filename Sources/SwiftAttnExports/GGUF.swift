@@ -8,35 +8,31 @@ import SwiftAttn
 private final class GGUFHandle: @unchecked Sendable {
     let file: GGUFFile
     let keyNames, tensorNames: [UnsafeMutablePointer<CChar>]
-    private let lock = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+    private let lock = Lock()
     private var strings: (text: [UInt8], offsets: [Int]) = ([], [])
 
     init(_ file: GGUFFile) {
         self.file = file
         keyNames = file.entries.map { strdup($0.key) }
         tensorNames = file.tensors.map { strdup($0.name) }
-        pthread_mutex_init(lock, nil)
     }
 
     deinit {
         for name in keyNames + tensorNames { free(name) }
-        pthread_mutex_destroy(lock)
-        lock.deallocate()
     }
 
     /// Keeps the strings until the next ones; the arrays' memory does not move while nobody changes them.
     func keep(_ new: (text: [UInt8], offsets: [Int])) -> (UnsafePointer<CChar>, UnsafePointer<Int64>) {
-        pthread_mutex_lock(lock)
-        defer { pthread_mutex_unlock(lock) }
-        strings = (new.text + [0], new.offsets)
-        let text = strings.text.withUnsafeBytes { $0.baseAddress!.assumingMemoryBound(to: CChar.self) }
-        let offsets = strings.offsets.withUnsafeBytes { $0.baseAddress!.assumingMemoryBound(to: Int64.self) }
-        return (text, offsets)
+        lock.locked {
+            strings = (new.text + [0], new.offsets)
+            let text = strings.text.withUnsafeBytes { $0.baseAddress!.assumingMemoryBound(to: CChar.self) }
+            let offsets = strings.offsets.withUnsafeBytes { $0.baseAddress!.assumingMemoryBound(to: Int64.self) }
+            return (text, offsets)
+        }
     }
 
     static func at(_ pointer: OpaquePointer?) throws(Failure) -> GGUFHandle {
-        guard let pointer else { throw Failure(.nullPointer, "file: is NULL, expected an open file") }
-        return Unmanaged<GGUFHandle>.fromOpaque(UnsafeRawPointer(pointer)).takeUnretainedValue()
+        try object(pointer, GGUFHandle.self, "file", "an open file")
     }
 
     func entry(_ index: Int64) throws(Failure) -> GGUFEntry {
@@ -69,14 +65,13 @@ func path(_ pointer: UnsafePointer<CChar>?) throws(Failure) -> String {
 public func swiftattn_gguf_open(_ path: UnsafePointer<CChar>?, _ file: UnsafeMutablePointer<OpaquePointer?>?) -> Int32 {
     status { () throws(Failure) in
         let result = try place(file, "file")
-        let handle = try GGUFHandle(GGUFFile(path: SwiftAttnExports.path(path)))
-        result.pointee = OpaquePointer(Unmanaged.passRetained(handle).toOpaque())
+        result.pointee = try handle(GGUFHandle(GGUFFile(path: SwiftAttnExports.path(path))))
     }
 }
 
 @_cdecl("swiftattn_gguf_close")
 public func swiftattn_gguf_close(_ file: OpaquePointer?) {
-    if let file { Unmanaged<GGUFHandle>.fromOpaque(UnsafeRawPointer(file)).release() }
+    release(file, GGUFHandle.self)
 }
 
 @_cdecl("swiftattn_gguf_count")

@@ -4,12 +4,7 @@ import CSwiftAttn
 import SwiftAttn
 
 private func kvCache(_ pointer: OpaquePointer?) throws(Failure) -> KVCache {
-    guard let pointer else { throw Failure(.nullPointer, "cache: is NULL, expected a cache") }
-    return Unmanaged<KVCache>.fromOpaque(UnsafeRawPointer(pointer)).takeUnretainedValue()
-}
-
-private func handle(_ cache: KVCache) -> OpaquePointer {
-    OpaquePointer(Unmanaged.passRetained(cache).toOpaque())
+    try object(pointer, KVCache.self, "cache", "a cache")
 }
 
 /// What the options of all caches end with.
@@ -45,7 +40,7 @@ public func swiftattn_kv_cache_create(
 
 @_cdecl("swiftattn_kv_cache_destroy")
 public func swiftattn_kv_cache_destroy(_ cache: OpaquePointer?) {
-    if let cache { Unmanaged<KVCache>.fromOpaque(UnsafeRawPointer(cache)).release() }
+    release(cache, KVCache.self)
 }
 
 @_cdecl("swiftattn_kv_cache_append")

@@ -31,14 +31,13 @@ public func swiftattn_linear(
 public func swiftattn_pack_weight(_ weight: TensorPointer?, _ packed: UnsafeMutablePointer<OpaquePointer?>?) -> Int32 {
     status { () throws(Failure) in
         guard let packed else { throw Failure(.nullPointer, "packed: is NULL, expected a place for the handle") }
-        let handle = try PackedWeight(tensor(weight, "weight"))
-        packed.pointee = OpaquePointer(Unmanaged.passRetained(handle).toOpaque())
+        packed.pointee = handle(try PackedWeight(tensor(weight, "weight")))
     }
 }
 
 @_cdecl("swiftattn_packed_weight_destroy")
 public func swiftattn_packed_weight_destroy(_ packed: OpaquePointer?) {
-    if let packed { Unmanaged<PackedWeight>.fromOpaque(UnsafeRawPointer(packed)).release() }
+    release(packed, PackedWeight.self)
 }
 
 @_cdecl("swiftattn_linear_packed")
@@ -47,10 +46,10 @@ public func swiftattn_linear_packed(
     _ options: UnsafePointer<swiftattn_linear_options>?, _ out: TensorPointer?
 ) -> Int32 {
     status { () throws(Failure) in
-        guard let packed else { throw Failure(.nullPointer, "packed: is NULL, expected a packed weight") }
+        let weight = try object(packed, PackedWeight.self, "packed", "a packed weight")
         let (activation, precision) = try linearOptions(options)
         try linear(
-            tensor(x, "x"), weight: Unmanaged<PackedWeight>.fromOpaque(UnsafeRawPointer(packed)).takeUnretainedValue(),
+            tensor(x, "x"), weight: weight,
             bias: optionalTensor(bias, "bias"), residual: optionalTensor(residual, "residual"),
             activation: activation, precision: precision, out: tensor(out, "out"))
     }

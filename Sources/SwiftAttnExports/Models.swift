@@ -4,11 +4,8 @@ import CSwiftAttn
 import SwiftAttn
 
 private func model(_ pointer: OpaquePointer?) throws(Failure) -> LlamaModel {
-    guard let pointer else { throw Failure(.nullPointer, "model: is NULL, expected a model") }
-    return Unmanaged<LlamaModel>.fromOpaque(UnsafeRawPointer(pointer)).takeUnretainedValue()
+    try object(pointer, LlamaModel.self, "model", "a model")
 }
-
-private func handle(_ model: LlamaModel) -> OpaquePointer { OpaquePointer(Unmanaged.passRetained(model).toOpaque()) }
 
 private func modelOptions(_ pointer: UnsafePointer<swiftattn_model_options>?) throws(Failure) -> ModelOptions {
     let c = try options(pointer, smallest: MemoryLayout<swiftattn_model_options>.size)
@@ -80,7 +77,7 @@ public func swiftattn_model_create(
 
 @_cdecl("swiftattn_model_close")
 public func swiftattn_model_close(_ model: OpaquePointer?) {
-    if let model { Unmanaged<LlamaModel>.fromOpaque(UnsafeRawPointer(model)).release() }
+    release(model, LlamaModel.self)
 }
 
 @_cdecl("swiftattn_model_info")

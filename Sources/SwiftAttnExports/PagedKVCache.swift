@@ -4,8 +4,7 @@ import CSwiftAttn
 import SwiftAttn
 
 private func pagedCache(_ pointer: OpaquePointer?) throws(Failure) -> PagedKVCache {
-    guard let pointer else { throw Failure(.nullPointer, "cache: is NULL, expected a cache") }
-    return Unmanaged<PagedKVCache>.fromOpaque(UnsafeRawPointer(pointer)).takeUnretainedValue()
+    try object(pointer, PagedKVCache.self, "cache", "a cache")
 }
 
 @_cdecl("swiftattn_paged_kv_cache_create")
@@ -17,16 +16,15 @@ public func swiftattn_paged_kv_cache_create(
         guard options != nil else { throw Failure(.nullPointer, "options: is NULL, expected the sizes of the cache") }
         let c = try SwiftAttnExports.options(options, smallest: MemoryLayout<swiftattn_paged_kv_cache_options>.size)
         let storage = try CacheStorage(flags: c.flags, valueDim: c.value_dim, dtype: c.dtype, reserved: c.reserved)
-        let made = try PagedKVCache(
+        cache.pointee = try handle(PagedKVCache(
             blocks: Int(c.num_blocks), blockSize: Int(c.block_size), kvHeads: Int(c.kv_heads), headDim: Int(c.head_dim),
-            valueDim: storage.valueDim, dtype: storage.dtype)
-        cache.pointee = OpaquePointer(Unmanaged.passRetained(made).toOpaque())
+            valueDim: storage.valueDim, dtype: storage.dtype))
     }
 }
 
 @_cdecl("swiftattn_paged_kv_cache_destroy")
 public func swiftattn_paged_kv_cache_destroy(_ cache: OpaquePointer?) {
-    if let cache { Unmanaged<PagedKVCache>.fromOpaque(UnsafeRawPointer(cache)).release() }
+    release(cache, PagedKVCache.self)
 }
 
 @_cdecl("swiftattn_paged_kv_cache_open")

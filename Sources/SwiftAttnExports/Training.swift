@@ -1,7 +1,6 @@
 /// Chapter "Training" of swiftattn.h.
 
 import CSwiftAttn
-import Glibc
 import SwiftAttn
 
 @_cdecl("swiftattn_module_set_training")
@@ -30,12 +29,9 @@ public func swiftattn_module_backward(
 public func swiftattn_module_gradient(_ module: OpaquePointer?, _ index: Int64, _ gradient: UnsafeMutablePointer<swiftattn_tensor>?)
     -> Int32 {
     status { () throws(Failure) in
-        let parameters = try ModuleHandle.of(module).parameters
-        guard index >= 0, index < parameters.count else {
-            throw Failure(.invalidArgument, "index: expected 0 to \(parameters.count - 1), got \(index)")
-        }
+        let parameter = try ModuleHandle.of(module).parameters.parameter(index)
         guard let gradient else { throw Failure(.nullPointer, "gradient: is NULL, expected a place for the view") }
-        gradient.pointee = description(of: try parameters[Int(index)].parameter.gradient())
+        gradient.pointee = description(of: try parameter.gradient())
     }
 }
 
@@ -67,23 +63,18 @@ public func swiftattn_module_get_dropout(_ module: OpaquePointer?, _ seed: Unsaf
     }
 }
 
-/// What a swiftattn_optimizer points to: the optimiser, and its state with names that C can read.
+/// What a swiftattn_optimizer points to.
 final class OptimizerHandle {
     let optimizer: Optimizer
-    let state: [(name: UnsafeMutablePointer<CChar>, tensor: Parameter)]
+    let state: NamedParameters
 
     init(_ optimizer: Optimizer) {
         self.optimizer = optimizer
-        state = optimizer.state.map { (strdup($0.name), $0.tensor) }
-    }
-
-    deinit {
-        for (name, _) in state { free(name) }
+        state = NamedParameters(optimizer.state)
     }
 
     static func of(_ pointer: OpaquePointer?) throws(Failure) -> OptimizerHandle {
-        guard let pointer else { throw Failure(.nullPointer, "optimizer: is NULL, expected an optimizer") }
-        return Unmanaged<OptimizerHandle>.fromOpaque(UnsafeRawPointer(pointer)).takeUnretainedValue()
+        try object(pointer, OptimizerHandle.self, "optimizer", "an optimizer")
     }
 }
 
@@ -95,8 +86,7 @@ public func swiftattn_optimizer_create(
     status { () throws(Failure) in
         guard let options else { throw Failure(.nullPointer, "options: is NULL, expected options of the optimizer") }
         guard let optimizer else { throw Failure(.nullPointer, "optimizer: is NULL, expected a place for the handle") }
-        let handle = OptimizerHandle(try Optimizer(ModuleHandle.of(module).module, optimizerOptions(options)))
-        optimizer.pointee = OpaquePointer(Unmanaged.passRetained(handle).toOpaque())
+        optimizer.pointee = handle(OptimizerHandle(try Optimizer(ModuleHandle.of(module).module, optimizerOptions(options))))
     }
 }
 
@@ -120,7 +110,7 @@ private func optimizerOptions(_ pointer: UnsafePointer<swiftattn_optimizer_optio
 
 @_cdecl("swiftattn_optimizer_destroy")
 public func swiftattn_optimizer_destroy(_ optimizer: OpaquePointer?) {
-    if let optimizer { Unmanaged<OptimizerHandle>.fromOpaque(UnsafeRawPointer(optimizer)).release() }
+    release(optimizer, OptimizerHandle.self)
 }
 
 @_cdecl("swiftattn_optimizer_step")
@@ -160,13 +150,6 @@ public func swiftattn_optimizer_state(
     _ state: UnsafeMutablePointer<swiftattn_tensor>?
 ) -> Int32 {
     status { () throws(Failure) in
-        let all = try OptimizerHandle.of(optimizer).state
-        guard index >= 0, index < all.count else {
-            throw Failure(.invalidArgument, "index: expected 0 to \(all.count - 1), got \(index)")
-        }
-        guard let name else { throw Failure(.nullPointer, "name: is NULL, expected a place for the name") }
-        guard let state else { throw Failure(.nullPointer, "state: is NULL, expected a place for the view") }
-        name.pointee = UnsafePointer(all[Int(index)].name)
-        state.pointee = description(of: all[Int(index)].tensor.tensor)
+        try OptimizerHandle.of(optimizer).state.describe(index, name, state, "state")
     }
 }

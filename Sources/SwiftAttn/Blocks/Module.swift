@@ -3,24 +3,6 @@
 import CAttnKernels
 import Glibc
 
-/// A lock that closures run under.
-final class Lock: @unchecked Sendable {
-    private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
-
-    init() { pthread_mutex_init(mutex, nil) }
-
-    deinit {
-        pthread_mutex_destroy(mutex)
-        mutex.deallocate()
-    }
-
-    func locked<R>(_ body: () throws(Failure) -> R) throws(Failure) -> R {
-        pthread_mutex_lock(mutex)
-        defer { pthread_mutex_unlock(mutex) }
-        return try body()
-    }
-}
-
 /// A trained tensor, contiguous and owned; zeros at first. Products read it as packed on first use, until `changed()`.
 public final class Parameter: @unchecked Sendable {
     public let tensor: Tensor

@@ -17,13 +17,7 @@ import CAttnKernels
 public func linearBackward(gradOut: Tensor, _ x: Tensor, weight: Tensor, bias: Tensor? = nil, preActivation: Tensor? = nil,
                            activation: Activation = .none, precision: Precision = .highest, dx: Tensor? = nil,
                            dweight: Tensor? = nil, dbias: Tensor? = nil) throws(Failure) {
-    try Library.requireKernels()
-    try x.checked("x").expect(rank: 1...Dims.capacity, "x")
-    try x.expectFloating("x")
-    try weight.checked("weight").expect(rank: 2...2, "weight")
-    let k = x.shape[x.rank - 1], n = weight.shape[0]
-    guard weight.shape[1] == k else { throw .shape("weight: shape is \(weight.shape), x has \(k) features") }
-    let shape = x.shape.withLast(n)
+    let shape = try linearShape(x, weight), n = weight.shape[0]
     try gradOut.checked("grad_out").expect(shape: shape, "grad_out")
     try bias?.checked("bias").expect(shape: [n], "bias")
     try preActivation?.checked("pre_activation").expect(shape: shape, "pre_activation")

@@ -27,17 +27,9 @@ public func linear(_ x: Tensor, weight: PackedWeight, bias: Tensor? = nil, resid
 
 private func run(_ x: Tensor, _ weight: Tensor, _ packed: PackedWeight?, _ bias: Tensor?, _ residual: Tensor?,
                  _ activation: Activation, _ precision: Precision, _ out: Tensor) throws(Failure) {
-    try Library.requireKernels()
-    try x.checked("x").expect(rank: 1...Dims.capacity, "x")
-    try x.expectFloating("x")
-    try weight.checked("weight").expect(rank: 2...2, "weight")
-    let k = x.shape[x.rank - 1], n = weight.shape[0]
-    guard weight.shape[1] == k else { throw .shape("weight: shape is \(weight.shape), x has \(k) features") }
-    var shape = x.shape
-    shape[x.rank - 1] = n
-    if let bias {
-        try bias.checked("bias").expect(shape: [n], "bias")
-    }
+    let shape = try linearShape(x, weight)
+    let k = weight.shape[1], n = weight.shape[0]
+    try bias?.checked("bias").expect(shape: [n], "bias")
     if let residual { _ = try residual.checked("residual").broadcast(toShape: shape, "residual") }
     for (name, tensor) in [("weight", weight), ("bias", bias), ("residual", residual), ("out", out)] as [(StaticString, Tensor?)] {
         try tensor?.expect(dtype: x.dtype, name, as: "x")
@@ -55,6 +47,17 @@ private func run(_ x: Tensor, _ weight: Tensor, _ packed: PackedWeight?, _ bias:
     let w = weight.reshaped([k, n], strides: [weight.strides[1], weight.strides[0]])
     try Gemm(a: rows.matrix(x), b: w.broadcast(to: Dims(rows.leading), kept: 2, "weight"), c: rows.matrix(out),
              residual: wide.map(rows.matrix), bias: bias, activation: activation, precision: precision, packed: packed).run()
+}
+
+/// The shape (..., N) of x · weightᵀ, for the layer and for its gradients.
+func linearShape(_ x: Tensor, _ weight: Tensor) throws(Failure) -> Dims {
+    try Library.requireKernels()
+    try x.checked("x").expect(rank: 1...Dims.capacity, "x")
+    try x.expectFloating("x")
+    try weight.checked("weight").expect(rank: 2...2, "weight")
+    let k = x.shape[x.rank - 1]
+    guard weight.shape[1] == k else { throw .shape("weight: shape is \(weight.shape), x has \(k) features") }
+    return x.shape.withLast(weight.shape[0])
 }
 
 /// How the leading dims of equally shaped tensors are read as rows of matrices: the trailing ones of them that every

@@ -34,7 +34,7 @@ public final class LlamaModel: @unchecked Sendable {
     private var caches: [KVCache] = []
     /// Tokens that each sequence has had, forgotten ones included.
     private var positions: [Int]
-    private let lock: UnsafeMutablePointer<pthread_mutex_t>
+    private let lock = Lock()
 
     /// Tokens that go through the layers at a time.
     private static let chunk = 512
@@ -77,19 +77,6 @@ public final class LlamaModel: @unchecked Sendable {
         weights = try LlamaWeights(config, from: source, names)
         rotary = try config.rotaryScaling.frequencies(dim: config.rotaryDim, length: context, base: config.rotaryBase)
         positions = [Int](repeating: 0, count: options.sequences)
-        lock = .allocate(capacity: 1)
-        pthread_mutex_init(lock, nil)
-    }
-
-    deinit {
-        pthread_mutex_destroy(lock)
-        lock.deallocate()
-    }
-
-    private func alone<R>(_ body: () throws(Failure) -> R) throws(Failure) -> R {
-        pthread_mutex_lock(lock)
-        defer { pthread_mutex_unlock(lock) }
-        return try body()
     }
 }
 
@@ -97,11 +84,7 @@ public final class LlamaModel: @unchecked Sendable {
 
 extension LlamaModel {
     /// Tokens of each sequence.
-    public var lengths: [Int] {
-        pthread_mutex_lock(lock)
-        defer { pthread_mutex_unlock(lock) }
-        return positions
-    }
+    public var lengths: [Int] { lock.locked { positions } }
 
     /// The same in out (sequences,) int64.
     public func lengths(into out: Tensor) throws(Failure) {
@@ -114,7 +97,7 @@ extension LlamaModel {
 
     /// Adds tokens to a sequence. `logits` (vocabulary,) float32: of what follows the last one.
     public func prefill(_ sequence: Int, _ ids: [Int], logits: Tensor? = nil) throws(Failure) {
-        try alone { () throws(Failure) in
+        try lock.locked { () throws(Failure) in
             try check(sequence)
             try check(ids)
             guard !ids.isEmpty else { throw .shape("ids: is empty, expected at least 1 token") }
@@ -144,7 +127,7 @@ extension LlamaModel {
     /// Adds a token to each sequence; -1 leaves one out. `logits` (sequences, vocabulary) float32; rows of sequences left out
     /// are 0.
     public func step(_ ids: [Int], logits: Tensor? = nil) throws(Failure) {
-        try alone { () throws(Failure) in
+        try lock.locked { () throws(Failure) in
             guard ids.count == sequences else { throw .shape("ids: shape is (\(ids.count),), expected (\(sequences),)") }
             try check(ids, least: -1)
             try expect(logits, "logits", [sequences, config.vocabulary])
@@ -171,7 +154,7 @@ extension LlamaModel {
 
     /// Forgets all but the first `length` tokens of a sequence.
     public func truncate(_ sequence: Int, to length: Int) throws(Failure) {
-        try alone { () throws(Failure) in
+        try lock.locked { () throws(Failure) in
             try check(sequence)
             guard (0...positions[sequence]).contains(length) else {
                 throw .argument("length: expected 0 to \(positions[sequence]), the tokens of sequence \(sequence), got \(length)")
@@ -234,7 +217,7 @@ extension LlamaModel {
 extension LlamaModel {
     /// (n, vocabulary) float32: logits of what follows each token of a text. The sequences are left alone.
     public func logits(of ids: [Int], out: Tensor) throws(Failure) {
-        try alone { () throws(Failure) in
+        try lock.locked { () throws(Failure) in
             try expect(out, "logits", [ids.count, config.vocabulary])
             try read(ids) { (first, count) throws(Failure) in
                 try takeLogits(row: 0, count: count, into: out.rows(first, count))
@@ -244,7 +227,7 @@ extension LlamaModel {
 
     /// out[i] = ln p(ids[i + 1] | ids[0...i]), (n - 1,) float32.
     public func logProbabilities(of ids: [Int], out: Tensor) throws(Failure) {
-        try alone { () throws(Failure) in
+        try lock.locked { () throws(Failure) in
             guard ids.count > 1 else { throw .shape("ids: has \(ids.count) tokens, expected at least 2") }
             try expect(out, "out", [ids.count - 1])
             let buffer = try logitBuffer()
@@ -275,7 +258,7 @@ extension LlamaModel {
 
     /// (n, width) float32: the normalised final state of each token of a text.
     public func embed(_ ids: [Int], out: Tensor) throws(Failure) {
-        try alone { () throws(Failure) in
+        try lock.locked { () throws(Failure) in
             try expect(out, "out", [ids.count, config.width])
             try read(ids) { (first, count) throws(Failure) in
                 out.rows(first, count).data!.copyMemory(from: buffers.normed, byteCount: count * config.width * 4)
@@ -286,7 +269,7 @@ extension LlamaModel {
     /// attention (layers, heads, n, n): how much each token attends to each; states (layers + 1, n, width): the embedding, then
     /// the residual stream behind each layer. float32, contiguous; of a text of at most 512 tokens.
     public func trace(_ ids: [Int], attention: Tensor?, states: Tensor?) throws(Failure) {
-        try alone { () throws(Failure) in
+        try lock.locked { () throws(Failure) in
             guard ids.count <= LlamaModel.chunk else {
                 throw .shape("ids: has \(ids.count) tokens, expected at most \(LlamaModel.chunk)")
             }
