@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import random
-import sys
-from pathlib import Path
-
 import pytest
 import swiftattn
+from made_up_reviews import reviews, split
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "Examples"))
-import reviews
 import sentiment
 import training
 
@@ -18,20 +13,9 @@ pytestmark = [pytest.mark.once, pytest.mark.filterwarnings("ignore:Glyph")]  # o
 KINDS = sorted(sentiment.SETTINGS)
 
 
-def made_up(count, seed):
-    """Reviews of common characters among which a few say on which side they stand."""
-    rng = random.Random(seed)
-    found = []
-    for n in range(count):
-        characters = rng.choices("酒店房间服务早餐书本内容电脑键盘", k=rng.randint(3, 40)) + rng.choices(("差坏烂", "好棒赞")[n % 2], k=3)
-        rng.shuffle(characters)
-        found.append(reviews.Review("".join(characters), n % 2))
-    return found
-
-
 @pytest.fixture(autouse=True)
 def small(monkeypatch, tmp_path):
-    monkeypatch.setattr(reviews, "load", lambda: reviews.Split(made_up(600, 0), made_up(100, 1), made_up(100, 2)))
+    monkeypatch.setattr(reviews, "load", lambda: split(600, 100))
     monkeypatch.setattr(sentiment, "FOLDER", tmp_path)
     threads = swiftattn.get_num_threads()
     yield
