@@ -81,16 +81,20 @@ def draw_curves(path: Path, title: str, history: History) -> None:
     figure.savefig(path)
 
 
-def draw_attention(path: Path, text: str, weights: np.ndarray) -> None:
-    """Weights (layers, heads, T, T) of the last layer between the characters of a text, as a PNG with a plot for each head."""
+def draw_attention(path: Path, text: str, weights: np.ndarray, rows: list[str] | None = None) -> None:
+    """Weights (layers, heads, T, S) of the last layer from rows to the characters of a text, as a PNG with a plot for each head.
+
+    Rows are the text's characters too unless they have names of their own.
+    """
     from matplotlib.figure import Figure
 
     heads = weights[-1]
+    names = list(text) if rows is None else rows
     figure = Figure(figsize=(4 * len(heads), 4.4), dpi=120, layout="constrained")
     for head, axes in enumerate(np.atleast_1d(figure.subplots(1, len(heads)))):
         axes.imshow(heads[head] ** 0.5, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         axes.set_xticks(range(len(text)), text, fontfamily=_fonts())
-        axes.set_yticks(range(len(text)), text, fontfamily=_fonts())
+        axes.set_yticks(range(len(names)), names, fontfamily=_fonts())
         axes.tick_params(length=0, labelsize=8)
         axes.set_title(f"head {head + 1}", fontsize=10)
     figure.savefig(path)
