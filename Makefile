@@ -9,7 +9,8 @@ VERSION := $(shell sed -n 's/.*VERSION_\(MAJOR\|MINOR\|PATCH\) //p' include/swif
 LIBRARY := .build/release/libswiftattn.so
 
 .PHONY: help build demo test test-c test-kernels test-swift test-python test-browser test-readme test-amx test-arm test-sanitize \
-        test-peers bench bench-quick bench-generation bench-sentiment fuzz install deps clean train-sentiment train-tiny-llama
+        test-peers bench bench-quick bench-generation bench-sentiment fuzz install deps clean train-sentiment train-pinyin \
+        train-tiny-llama
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -99,6 +100,10 @@ train-sentiment: build .venv/Examples.installed ## both sentiment models, from s
 	@.ci/apt-install fonts-wqy-microhei
 	PYTHONPATH=bindings/python .venv/bin/python Examples/sentiment.py train --model plain
 	PYTHONPATH=bindings/python .venv/bin/python Examples/sentiment.py train --model improved
+
+train-pinyin: build .venv/Examples.installed ## the Transformer of the paper, from Chinese text to pinyin; a quarter of an hour
+	@.ci/apt-install fonts-wqy-microhei
+	PYTHONPATH=bindings/python .venv/bin/python Examples/pinyin.py train
 
 train-tiny-llama: build .venv/Examples.installed ## a small Llama, from scratch on the same reviews, as a GGUF file
 	PYTHONPATH=bindings/python .venv/bin/python Examples/tiny_llama.py train
