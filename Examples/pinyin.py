@@ -22,7 +22,7 @@ import numpy as np
 import readings
 import reviews
 import training
-from readings import END, KEEP, START, Sentence, Split, Vocabulary
+from readings import END, KEEP, START, Split, Vocabulary
 from swiftattn import cross_entropy_backward, nn, optim
 
 WIDTH, HEADS, INNER, LAYERS = 128, 4, 512, 2
