@@ -8,6 +8,7 @@ public typealias TensorPointer = UnsafePointer<swiftattn_tensor>
 private let attentionOptionsV1 = MemoryLayout<swiftattn_attention_options>.size
 
 func attentionOptions(_ pointer: UnsafePointer<swiftattn_attention_options>?) throws(Failure) -> AttentionOptions {
+    guard let pointer else { return AttentionOptions() }
     let c = try options(pointer, smallest: attentionOptionsV1)
     func has(_ flag: UInt32) -> Bool { c.flags & flag != 0 }
     let known = SWIFTATTN_ATTENTION_HAS_SCALE | SWIFTATTN_ATTENTION_HAS_QUERY_OFFSET

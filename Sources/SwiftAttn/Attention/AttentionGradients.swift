@@ -3,7 +3,8 @@
 
 import CAttnKernels
 
-struct AttentionGradients {
+/// A class, because every problem has a place for it and forwards would copy its kilobyte about.
+final class AttentionGradients {
     let outGradient: Tensor
     let dq, dk, dv, dBias, dSinks: Tensor?
 
@@ -58,7 +59,7 @@ struct AttentionGradients {
 
 extension AttentionGradients {
     /// Of padded batches: (..., H, T, D), `headless` without the heads; scores (Hq, Tq, Tk).
-    mutating func place(leading: Dims, headless: Bool, scores: Dims) throws(Failure) {
+    func place(leading: Dims, headless: Bool, scores: Dims) throws(Failure) {
         let batch = leading.reduce(1, *)
         try requireMemory(for: batch, of: attn_sequence_gradients.self)
         sequences = [attn_sequence_gradients](repeating: attn_sequence_gradients(), count: batch)
@@ -98,7 +99,7 @@ extension AttentionGradients {
     }
 
     /// A gradient that has all leading dims: itself, or memory for the entries that are to be summed.
-    private mutating func full(_ tensor: Tensor, _ leading: Dims) throws(Failure) -> Tensor {
+    private func full(_ tensor: Tensor, _ leading: Dims) throws(Failure) -> Tensor {
         if tensor.leading(3).shape == leading { return tensor }
         var shape = leading
         var count = 1
@@ -116,7 +117,7 @@ extension AttentionGradients {
     }
 
     /// Of packed sequences: (total, H, D).
-    mutating func place(queryStarts: [Int], keyStarts: [Int]) throws(Failure) {
+    func place(queryStarts: [Int], keyStarts: [Int]) throws(Failure) {
         let batch = queryStarts.count - 1, heads = outGradient.shape[1]
         sequences = [attn_sequence_gradients](repeating: attn_sequence_gradients(), count: batch)
         description.d_o = outGradient.packedStrides
