@@ -105,5 +105,10 @@ def _fonts() -> list[str]:
     from matplotlib import font_manager
 
     names = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback")
-    installed = {font.name for font in font_manager.fontManager.ttflist}
+    fonts = font_manager.fontManager
+    known = {font.fname for font in fonts.ttflist}  # a list on disk, perhaps older than a font
+    for path in font_manager.findSystemFonts():
+        if path not in known and any(word in path.lower() for word in ("cjk", "wqy", "droidsansfallback")):
+            fonts.addfont(path)
+    installed = {font.name for font in fonts.ttflist}
     return [name for name in names if name in installed] + ["DejaVu Sans"]
