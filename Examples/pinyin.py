@@ -1,6 +1,7 @@
 """Chinese text to pinyin with tones: the Transformer of "Attention Is All You Need", trained from scratch by swiftattn.
 
     python Examples/pinyin.py train [--epochs N] [--seed N] [--reviews N]
+    python Examples/pinyin.py evaluate [--reviews N]
     python Examples/pinyin.py predict TEXT... [--beams N]
 
 Many characters are read in several ways (觉得 juéde, 睡觉 shuìjiào): the reading needs the sentence. As in the paper: post-norm
@@ -9,7 +10,7 @@ initialisation, teacher forcing; greedy decoding or a beam search through KV cac
 a whole reading of the target. What is not Chinese, or was not met in training, is written as it stands.
 
 Sentences of one length make a batch: there is no padding. train leaves a checkpoint, the learning curves and a picture of
-the attention from readings to characters in out/pinyin; predict loads the checkpoint.
+the attention from readings to characters in out/pinyin; evaluate and predict load the checkpoint.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class Reader:
         written = self.read([text])[0]
         ids = [START, *(self.vocabulary.readings.get(reading, KEEP) for reading in written)]
         weights = self.model(np.array([self.vocabulary.source(text)]), np.array([ids]), return_attentions=True)[1]
-        return [*written, "end"], weights[:, 0]
+        return [*(reading or text[i : i + 1] for i, reading in enumerate(written)), "end"], weights[:, 0]
 
 
 def train(split: Split, seed: int = 0, epochs: int = EPOCHS, warmup: int = WARMUP, quiet: bool = False) -> training.History:
@@ -195,7 +196,7 @@ def main() -> None:
         training.draw_curves(FOLDER / "curves.png", "Pinyin", history)
     reader = load()
     print("\n".join(report(reader, split)))
-    text = next(sentence.text for sentence in split.test if "觉" in sentence.text and 10 <= len(sentence.text) <= 16)
+    text = next(text for text, names in split.test if "觉" in text and all(names) and 10 <= len(text) <= 16)
     written, weights = reader.attention(text)
     training.draw_attention(FOLDER / "attention.png", text, weights, written)
 

@@ -101,7 +101,7 @@ def draw_attention(path: Path, text: str, weights: np.ndarray, rows: list[str] |
 
 
 def _fonts() -> list[str]:
-    """Fonts with Chinese characters that this machine has, then the default one."""
+    """The default font, which has pinyin's accents, then those with Chinese characters that this machine has."""
     from matplotlib import font_manager
 
     names = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback")
@@ -111,4 +111,4 @@ def _fonts() -> list[str]:
         if path not in known and any(word in path.lower() for word in ("cjk", "wqy", "droidsansfallback")):
             fonts.addfont(path)
     installed = {font.name for font in fonts.ttflist}
-    return [name for name in names if name in installed] + ["DejaVu Sans"]
+    return ["DejaVu Sans"] + [name for name in names if name in installed]
