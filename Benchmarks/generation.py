@@ -22,6 +22,7 @@ import numpy as np
 PROMPT = 512
 SHORT = 16
 STEPS = 64
+REST = 0.5  # seconds between turns: waiting threads of the last contender may still spin
 BARS = {"prefill": 5.0, "decode": 1.3}
 
 
@@ -109,6 +110,7 @@ class Contender:
         return json.loads(line)
 
     def round(self) -> None:
+        time.sleep(REST)
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         for name, value in self._answer().items():
