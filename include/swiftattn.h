@@ -1136,10 +1136,11 @@ typedef struct swiftattn_model_options {
   int64_t window;    /* tokens that a token sees, itself included, older ones being forgotten: a sequence then has no end.
                         Default: none, and a sequence ends with the context */
   int32_t exact_prefill; /* 1: prefill rounds x to 16 bits however many tokens there are */
-  int32_t reserved;      /* 0 */
+  swiftattn_dtype kv_dtype; /* of the sequences' KV caches: float32, float16, bfloat16 or int8; all zeros: float32. Texts by
+                               themselves (logits, perplexity, embed, trace) are always read in float32 */
 } swiftattn_model_options;
 
-#define SWIFTATTN_MODEL_OPTIONS_INIT { sizeof(swiftattn_model_options), SWIFTATTN_MODEL_WEIGHTS_STORED, 0, 0, 0, 0, 0 }
+#define SWIFTATTN_MODEL_OPTIONS_INIT { sizeof(swiftattn_model_options), SWIFTATTN_MODEL_WEIGHTS_STORED, 0, 0, 0, 0, { 0, 0, 0 } }
 
 /* Opens a GGUF file of architecture llama or qwen2. A tensor that is missing, or of another shape than the metadata says, is
  * an error that names it. Quantised weights are repacked and the file's pages given back: memory holds each once. */

@@ -18,9 +18,14 @@ struct CacheStorage {
         }
         guard reserved == 0 else { throw Failure(.invalidArgument, "reserved: expected 0, got \(reserved)") }
         self.valueDim = flags & SWIFTATTN_KV_CACHE_HAS_VALUE_DIM != 0 ? Int(valueDim) : nil
-        let isDefault = dtype.code == 0 && dtype.bits == 0 && dtype.lanes == 0
-        self.dtype = isDefault ? .float32 : try SwiftAttnExports.dtype(dtype, "dtype")
+        self.dtype = try storageDType(dtype, "dtype")
     }
+}
+
+/// All zeros: float32.
+func storageDType(_ dtype: swiftattn_dtype, _ name: StaticString) throws(Failure) -> DType {
+    let isDefault = dtype.code == 0 && dtype.bits == 0 && dtype.lanes == 0
+    return isDefault ? .float32 : try SwiftAttnExports.dtype(dtype, name)
 }
 
 @_cdecl("swiftattn_kv_cache_create")

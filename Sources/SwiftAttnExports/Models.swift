@@ -18,8 +18,8 @@ private func modelOptions(_ pointer: UnsafePointer<swiftattn_model_options>?) th
     guard c.exact_prefill == 0 || c.exact_prefill == 1 else {
         throw Failure(.invalidArgument, "exact_prefill: expected 0 or 1, got \(c.exact_prefill)")
     }
-    guard c.reserved == 0 else { throw Failure(.invalidArgument, "reserved: expected 0, got \(c.reserved)") }
     result.hasExactPrefill = c.exact_prefill == 1
+    result.cacheDType = try storageDType(c.kv_dtype, "kv_dtype")
     return result
 }
 

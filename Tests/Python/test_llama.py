@@ -134,6 +134,30 @@ def test_a_window_goes_on_for_ever(make):
         model.truncate(3)
 
 
+# Largest relative RMS that the storage of the cache costs these small models' logits.
+CACHES = {"float32": EXACT, "float16": 1e-3, "bfloat16": 1e-2, "int8": 2e-2}
+
+
+@pytest.mark.parametrize("dtype", CACHES)
+def test_storage_of_the_caches(make, dtype):
+    path = make(heads=4, kv_heads=2, layers=2)
+    expected, _, _ = Llama.open(path).run(np.array(IDS))
+    model = load(path, sequences=2, kv_dtype=dtype, weights="float32")
+    model.prefill(IDS[:-2], 1)
+    together = model.step([IDS[0], IDS[-2]])
+    alone = model.step([-1, IDS[-1]])
+    assert relative_rms(together[0], expected[0]) <= CACHES[dtype]
+    assert relative_rms(together[1], expected[-2]) <= CACHES[dtype]
+    assert relative_rms(alone[1], expected[-1]) <= CACHES[dtype]
+    if dtype != "float32":
+        assert relative_rms(alone[1], expected[-1]) > EXACT  # it was rounded indeed
+
+
+def test_storage_that_no_cache_has(make):
+    with pytest.raises(TypeError, match="kv_dtype: expected one of float32, float16, bfloat16, int8, got float64"):
+        load(make(), kv_dtype=np.float64)
+
+
 @pytest.mark.once
 def test_long_prompts_are_coarse_unless_exact(make):
     path = make(format="Q4_1", table="Q8_0", context=600, vocabulary=300)

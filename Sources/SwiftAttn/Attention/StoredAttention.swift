@@ -28,11 +28,7 @@ public func attentionKVCache(query: Tensor, cache: KVCache, options: AttentionOp
     guard options.keyValueLengths == nil else {
         throw .argument("kv_lengths: expected NULL, the cache has its own lengths")
     }
-    let lengths = cache.lengths
-    var stored = StoredKeys(keys: cache.keys, values: cache.values, lengths: lengths, length: lengths.max() ?? 0,
-                            names: ("cache", "cache"))
-    if let keys = cache.keyScales, let values = cache.valueScales { stored.scales = (keys, values) }
-    try AttentionProblem(query: query, stored: stored, options: options, out: out, lse: lse, weights: weights).run()
+    try AttentionProblem(query: query, stored: StoredKeys(cache), options: options, out: out, lse: lse, weights: weights).run()
 }
 
 /// Attention over keys and values in blocks: token j of sequence b is row j % block_size of block

@@ -9,9 +9,7 @@ struct CacheMemory {
 
     /// - Throws: `Failure` for a dtype that no cache has, or memory that cannot be had.
     init(_ count: Int, headDim: Int, valueDim: Int, _ dtype: DType) throws(Failure) {
-        guard [.float32, .float16, .bfloat16, .int8].contains(dtype) else {
-            throw .dtype("dtype: expected float32, float16, bfloat16 or int8, got \(dtype)")
-        }
+        try CacheMemory.check(dtype, "dtype")
         self.count = count
         let keys = try CacheRows(count, width: headDim, dtype)
         do {
@@ -21,6 +19,13 @@ struct CacheMemory {
             throw error
         }
         self.keys = keys
+    }
+
+    /// What a cache may store.
+    static func check(_ dtype: DType, _ name: StaticString) throws(Failure) {
+        guard [.float32, .float16, .bfloat16, .int8].contains(dtype) else {
+            throw .dtype("\(name): expected float32, float16, bfloat16 or int8, got \(dtype)")
+        }
     }
 
     func free() {

@@ -16,6 +16,8 @@ public struct ModelOptions: Sendable {
     /// Whether prefill rounds x as finely as everything else does. Else prompts of 128 tokens and more round it to 8 bits where
     /// the machine gains by it.
     public var hasExactPrefill = false
+    /// Of the sequences' caches: float32, float16, bfloat16 or int8. Texts by themselves are read in float32.
+    public var cacheDType = DType.float32
 
     public init() {}
 }
@@ -26,6 +28,7 @@ public final class LlamaModel: @unchecked Sendable {
     public let context, sequences: Int
     public let window: Int?
     private let hasExactPrefill: Bool
+    private let cacheDType: DType
     private let weights: LlamaWeights
     private let rotary: (inverse: [Double], attention: Double)
     private var buffers = PassBuffers()
@@ -69,11 +72,13 @@ public final class LlamaModel: @unchecked Sendable {
         if let window = options.window, !(1...context).contains(window) {
             throw .argument("window: expected 1 to \(context), the context, got \(window)")
         }
+        try CacheMemory.check(options.cacheDType, "kv_dtype")
         self.config = config
         self.context = context
         sequences = options.sequences
         window = options.window
         hasExactPrefill = options.hasExactPrefill
+        cacheDType = options.cacheDType
         weights = try LlamaWeights(config, from: source, names)
         rotary = try config.rotaryScaling.frequencies(dim: config.rotaryDim, length: context, base: config.rotaryBase)
         positions = [Int](repeating: 0, count: options.sequences)
@@ -200,13 +205,14 @@ extension LlamaModel {
     /// The sequences' caches, once.
     private func reserve() throws(Failure) {
         guard caches.isEmpty else { return }
-        caches = try newCaches(batch: sequences, maxLength: window.map { $0 - 1 + LlamaModel.chunk } ?? context)
+        caches = try newCaches(batch: sequences, maxLength: window.map { $0 - 1 + LlamaModel.chunk } ?? context, cacheDType)
     }
 
-    private func newCaches(batch: Int, maxLength: Int) throws(Failure) -> [KVCache] {
+    private func newCaches(batch: Int, maxLength: Int, _ dtype: DType) throws(Failure) -> [KVCache] {
         var caches: [KVCache] = []
         for _ in 0..<config.layers {
-            try caches.append(KVCache(batch: batch, kvHeads: config.kvHeads, maxLength: maxLength, headDim: config.headDim))
+            try caches.append(KVCache(batch: batch, kvHeads: config.kvHeads, maxLength: maxLength, headDim: config.headDim,
+                                      dtype: dtype))
         }
         return caches
     }
@@ -287,7 +293,7 @@ extension LlamaModel {
             throw .shape("ids: has \(ids.count) tokens, expected at most \(context), the context")
         }
         if ids.isEmpty { return }
-        let caches = try newCaches(batch: 1, maxLength: ids.count)
+        let caches = try newCaches(batch: 1, maxLength: ids.count, .float32)
         var first = 0
         while first < ids.count {
             let count = min(LlamaModel.chunk, ids.count - first)

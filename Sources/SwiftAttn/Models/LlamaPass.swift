@@ -167,28 +167,26 @@ struct LlamaPass {
         case .step(let entries) where entries.count == cache.batch:
             try cache.append(key: heads(buffers.k, config.kvHeads, entries: count, stride: kv, tokens: 1),
                              value: heads(buffers.v, config.kvHeads, entries: count, stride: kv, tokens: 1))
-            options.keyValueLengths = cache.lengthsView
-            try scaledDotProductAttention(
-                query: heads(buffers.q, config.heads, entries: count, stride: q, tokens: 1), key: cache.keys, value: cache.values,
-                options: options, out: heads(buffers.attended, config.heads, entries: count, stride: q, tokens: 1))
+            try AttentionProblem(
+                query: heads(buffers.q, config.heads, entries: count, stride: q, tokens: 1), stored: StoredKeys(cache),
+                options: options, out: heads(buffers.attended, config.heads, entries: count, stride: q, tokens: 1),
+                lse: nil, weights: nil).run()
         case .step(let entries):
             for (row, entry) in entries.enumerated() { try attend(entry, of: cache, row: row, count: 1, options, nil) }
         }
     }
 
     /// The same of `count` rows from `row` on, all of one entry.
-    private func attend(_ entry: Int, of cache: KVCache, row: Int, count: Int, _ shared: AttentionOptions,
+    private func attend(_ entry: Int, of cache: KVCache, row: Int, count: Int, _ options: AttentionOptions,
                         _ weights: Tensor?) throws(Failure) {
         let q = row * config.heads * config.headDim, kv = row * config.kvHeads * config.headDim
         try cache.append(key: heads(buffers.k + kv, config.kvHeads, entries: cache.batch, stride: 0, tokens: count),
                          value: heads(buffers.v + kv, config.kvHeads, entries: cache.batch, stride: 0, tokens: count),
                          lengths: (0..<cache.batch).map { $0 == entry ? count : 0 })
-        var options = shared
-        options.keyValueLengths = cache.lengthsView.entry(entry)
-        try scaledDotProductAttention(
+        try AttentionProblem(
             query: heads(buffers.q + q, config.heads, entries: 1, stride: 0, tokens: count),
-            key: cache.keys.entry(entry), value: cache.values.entry(entry), options: options,
-            out: heads(buffers.attended + q, config.heads, entries: 1, stride: 0, tokens: count), weights: weights)
+            stored: StoredKeys(cache, entry: entry), options: options,
+            out: heads(buffers.attended + q, config.heads, entries: 1, stride: 0, tokens: count), lse: nil, weights: weights).run()
     }
 
     /// Rows (tokens, heads, D) of each entry as (entries, heads, tokens, D).
@@ -215,15 +213,5 @@ struct LlamaPass {
             }
         }
         try LinearCall.run([LinearCall(weight: layer.down, out: buffers.x, residual: buffers.x)], buffers.gate, rows: count, coarse: isCoarse)
-    }
-}
-
-extension Tensor {
-    /// Index `n` of the first dim, which stays with size 1.
-    fileprivate func entry(_ n: Int) -> Tensor {
-        var one = self
-        one.data = pointer(byOffset: n &* strides[0])
-        one.shape[0] = 1
-        return one
     }
 }

@@ -800,7 +800,7 @@ class ModelOptions(ctypes.Structure):
         ("sequences", c_int64),
         ("window", c_int64),
         ("exact_prefill", c_int32),
-        ("reserved", c_int32),
+        ("kv_dtype", DType),
     ]
 
 

@@ -59,7 +59,7 @@ class KVCache:
             kv_heads=integer(kv_heads, "kv_heads"),
             max_len=integer(max_len, "max_len"),
             head_dim=integer(head_dim, "head_dim"),
-            dtype=_ffi.DType(*_storage(dtype), 1),
+            dtype=storage(dtype, "dtype"),
         )
         if value_dim is not None:
             options.flags = _ffi.KV_CACHE_HAS_VALUE_DIM
@@ -214,11 +214,11 @@ class KVCache:
 
 
 def _name_of(dtype: _ffi.DType) -> str:
-    return next(name for name, storage in _STORAGE.items() if storage == (dtype.code, dtype.bits))
+    return next(name for name, stored in _STORAGE.items() if stored == (dtype.code, dtype.bits))
 
 
-def _storage(dtype: Any) -> tuple[int, int]:
-    """DLPack's code and width of a name, or of a dtype of NumPy, ml_dtypes, torch or JAX."""
+def storage(dtype: Any, argument: str) -> _ffi.DType:
+    """What a cache stores, of a name, or of a dtype of NumPy, ml_dtypes, torch or JAX."""
     name = dtype
     if not isinstance(dtype, str):
         try:
@@ -226,5 +226,5 @@ def _storage(dtype: Any) -> tuple[int, int]:
         except TypeError:
             name = str(dtype).removeprefix("torch.")
     if name not in _STORAGE:
-        raise TypeError(f"dtype: expected one of {', '.join(_STORAGE)}, got {name}")
-    return _STORAGE[name]
+        raise TypeError(f"{argument}: expected one of {', '.join(_STORAGE)}, got {name}")
+    return _ffi.DType(*_STORAGE[name], 1)

@@ -11,7 +11,7 @@ from . import _ffi
 from ._ffi import PagedKVCacheOptions, Tensor
 from ._tensor import Array, ArrayLike, borrow, borrow_integers, choice, integer, lend
 from .attention import _CAUSAL_AT_END, _options, _results, _returned, _set_padding
-from .caches import _name_of, _storage
+from .caches import _name_of, storage
 
 
 class PagedKVCache:
@@ -55,7 +55,7 @@ class PagedKVCache:
             block_size=integer(block_size, "block_size"),
             kv_heads=integer(kv_heads, "kv_heads"),
             head_dim=integer(head_dim, "head_dim"),
-            dtype=_ffi.DType(*_storage(dtype), 1),
+            dtype=storage(dtype, "dtype"),
         )
         if value_dim is not None:
             options.flags = _ffi.KV_CACHE_HAS_VALUE_DIM

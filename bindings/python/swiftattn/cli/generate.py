@@ -32,6 +32,12 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--window", type=options.whole(1), metavar="N", help="tokens that a token sees; then the context has no end"
     )
+    command.add_argument(
+        "--kv-dtype",
+        choices=("float32", "float16", "bfloat16", "int8"),
+        default="float32",
+        help="of the KV cache; default: %(default)s",
+    )
     command.add_argument("--quiet", action="store_true", help="no speeds")
     options.add_threads(command)
     sampling = command.add_argument_group("sampling", "in the order and with the meaning of Hugging Face's generate")
@@ -61,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise Failure("--system: is part of a chat template, which --raw leaves out")
     options.use_threads(arguments)
     limits = {name: getattr(arguments, name) for name in ("context", "window") if getattr(arguments, name)}
-    model = model_files.load(arguments.model, "llama", sequences=1, **limits)
+    model = model_files.load(arguments.model, "llama", sequences=1, kv_dtype=arguments.kv_dtype, **limits)
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     ids = _ids(model, prompt, arguments)
     answer = model.generate(

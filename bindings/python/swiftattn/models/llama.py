@@ -15,6 +15,7 @@ import numpy as np
 from .. import _ffi
 from .._ffi import ModelConfig, ModelOptions
 from .._tensor import ArrayLike, borrow, borrow_integers, choice, integer
+from ..caches import storage
 from . import generation, tokenizer as tokenizers
 from .chat import ChatTemplate
 from .gguf import GGUFFile, encoded
@@ -163,6 +164,7 @@ def load(
     window: int | None = None,
     weights: str = "stored",
     exact_prefill: bool = False,
+    kv_dtype: Any = "float32",
 ) -> Llama:
     """The decoder in a GGUF file of architecture llama or qwen2, or in a folder of Hugging Face's llama, mistral or qwen2.
 
@@ -174,6 +176,8 @@ def load(
         weights: "stored": quantised, float16 and bfloat16 ones are used as they are; or "float32".
         exact_prefill: whether prefill computes as step does. Else, on machines with AVX512-VNNI, prompts of 128 tokens and more
             meet quantised weights in 8 bits, which takes half the time. All that is asked of a text by itself is exact.
+        kv_dtype: of the sequences' KV caches, float32, float16, bfloat16 or int8 (a scale for each token and head), as
+            KVCache stores them. Texts by themselves are read in float32.
 
     Raises ValueError for a file that is damaged or of another kind; TypeError for tensors of formats that are not read.
     """
@@ -184,6 +188,7 @@ def load(
         sequences=integer(sequences, "sequences", 1),
         window=_given(window, "window"),
         exact_prefill=bool(exact_prefill),
+        kv_dtype=storage(kv_dtype, "kv_dtype"),
     )
     place = Path(os.fspath(path))
     return _from_folder(place, options) if place.is_dir() else _from_gguf(place, options)
