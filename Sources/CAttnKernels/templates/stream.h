@@ -22,7 +22,8 @@ static void operands_side_by_side(attn_dtype dtype, const void *const *rows, int
 }
 
 /* Rows that are read next, asked for line by line in their order while others are worked on: the hardware foresees neither a
- * change of matrix nor steps across many rows. Behind the last row it asks for nothing that exists, which does no harm. */
+ * change of matrix nor steps across many rows. They are more than the first-level cache holds, so they go to the second. Behind
+ * the last row it asks for nothing that exists, which does no harm. */
 typedef struct ahead {
   const char *row; /* NULL: nothing is asked for */
   int64_t at, width, step; /* bytes; rows that lie side by side are one */
@@ -31,7 +32,7 @@ typedef struct ahead {
 WORD void ask(ahead *next, int lines) {
   if (!next->row) return;
 #pragma clang loop unroll(full)
-  for (int i = 0; i < lines; i++) __builtin_prefetch(next->row + next->at + 64 * i);
+  for (int i = 0; i < lines; i++) __builtin_prefetch(next->row + next->at + 64 * i, 0, 2);
   const bool ends = (next->at += 64 * lines) >= next->width;
   next->row += ends ? next->step : 0;
   next->at = ends ? 0 : next->at;
