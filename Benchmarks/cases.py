@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 ITEM_SIZE = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
@@ -27,8 +28,8 @@ REFERENCE_ELEMENTS = 2**20  # of the row kernels, whose erf NumPy computes one n
 class Case:
     """One thing to compute.
 
-    shape: attention (B, Hq, Hkv, Tq, Tk, D); linear (m, n, k); embedding (tokens, vocabulary, width);
-    all others (rows, width).
+    shape: attention (B, Hq, Hkv, Tq, Tk, D); linear (m, n, k); embedding (tokens, vocabulary, width); rotary_embedding
+    (heads, positions, head dim); all others (rows, width). The gradients have the shapes of their operations.
     """
 
     group: str
@@ -64,6 +65,14 @@ class Case:
         return self.operation.startswith("attention")
 
     @property
+    def is_gradient(self) -> bool:
+        return self.operation.endswith("_backward")
+
+    @property
+    def is_linear(self) -> bool:
+        return self.operation.startswith("linear")
+
+    @property
     def agreement(self) -> float:
         return max(AGREEMENT[self.dtype, self.precision], STORAGE_AGREEMENT.get(self.storage, 0.0))
 
@@ -77,9 +86,9 @@ class Case:
                 pairs = sum(min(query + 1, k_length) for query in range(q_length))
             products = 7 if self.operation == "attention_training" else 2
             return 2 * products * batch * q_heads * pairs * dim
-        if self.operation == "linear":
+        if self.is_linear:
             m, n, k = self.shape
-            return 2 * m * n * k
+            return 2 * m * n * k * (2 if self.is_gradient else 1)
         return 0
 
     @property
@@ -95,28 +104,33 @@ class Case:
             batch, q_heads, _, q_length, k_length, dim = self.shape
             masks = batch * q_length * k_length * size if self.mask else 0
             return self.kv_bytes + 2 * batch * q_heads * q_length * dim * size + masks
-        if self.operation == "linear":
+        if self.is_linear:
             m, n, k = self.shape
-            return (m * k + n * k + m * n) * size
+            return (2 * (m * k + n * k) + m * n if self.is_gradient else m * k + n * k + m * n) * size
         if self.operation == "embedding":
             tokens, _, width = self.shape
             return tokens * (8 + 2 * width * size)
-        rows, width = self.shape
-        return rows * width * size * (3 if self.operation == "swiglu" else 2)
+        if self.operation == "embedding_backward":
+            tokens, vocabulary, width = self.shape
+            return tokens * (8 + width * size) + vocabulary * width * size
+        passes = 3 if self.operation == "swiglu" or self.is_gradient else 2
+        return math.prod(self.shape) * size * passes
 
     @property
     def width(self) -> int:
         """Length of a row of the result."""
+        if self.operation == "cross_entropy":
+            return 1
         return self.shape[1] if self.operation == "linear" else self.shape[-1]
 
     @property
     def check_step(self) -> int:
         """Every how many rows the result is compared with the exact one."""
-        if self.is_attention:
+        if self.is_attention or self.operation in ("cross_entropy", "linear_backward", "embedding_backward"):
             return 1
         if self.operation == "linear":
             return max(1, int(self.flops / REFERENCE_FLOPS))
-        return max(1, self.shape[0] * self.width // REFERENCE_ELEMENTS)
+        return max(1, math.prod(self.shape) // REFERENCE_ELEMENTS)
 
 
 # (B, Hq, Hkv, Tq, Tk, D), causal, mask
@@ -144,9 +158,16 @@ LINEAR = (
     (2048, 11008, 4096),
 )
 LINEAR_QUICK = (LINEAR[0], LINEAR[4])
-ROW_KERNELS = ("softmax", "layer_norm", "rms_norm", "gelu", "silu", "swiglu")
+ROW_KERNELS = ("softmax", "layer_norm", "rms_norm", "relu", "gelu", "silu", "swiglu")
 ROWS = ((512, 768), (8192, 4096))  # in the cache, and beyond every cache
 EMBEDDINGS = ((512, 30522, 384), (16384, 32000, 1024))
+GRADIENT_KERNELS = ("softmax_backward", "layer_norm_backward", "relu_backward", "gelu_backward", "silu_backward")
+GRADIENT_ROWS = ((512, 768), (8192, 1024))
+LINEAR_GRADIENTS = ((512, 1024, 1024), (2048, 768, 3072))
+EMBEDDING_GRADIENT = (8192, 32000, 768)
+ROTARY = ((32, 1024, 128), (32, 1, 128))
+SAMPLING = {"top_k": 50, "top_p": 0.9}
+LOGITS = ((512, 32000), (1, 32000))
 
 # dtype, precision
 ARITHMETIC = (
@@ -223,6 +244,21 @@ def _rows() -> list[Case]:
     ]
 
 
+def _gradients() -> list[Case]:
+    """The backward alone, from what the forward left."""
+    problems = [(kernel, shape) for kernel in GRADIENT_KERNELS for shape in GRADIENT_ROWS]
+    problems += [("linear_backward", shape) for shape in LINEAR_GRADIENTS] + [("embedding_backward", EMBEDDING_GRADIENT)]
+    return [Case("gradients", operation, shape) for operation, shape in problems]
+
+
+def _tokens() -> list[Case]:
+    """What stands around a language model's layers."""
+    problems = [("rotary_embedding", shape) for shape in ROTARY]
+    problems += [("sampling_distribution", shape) for shape in LOGITS]
+    problems += [(operation, LOGITS[0]) for operation in ("cross_entropy", "cross_entropy_backward")]
+    return [Case("tokens", operation, shape) for operation, shape in problems]
+
+
 def _small() -> list[Case]:
     """So little work that the call itself is what takes the time."""
     keys = (1, 1, 1, 1, 16, 64)
@@ -236,4 +272,4 @@ def _small() -> list[Case]:
 
 
 def all_cases() -> list[Case]:
-    return [*_attention(), *_training(), *_lengths(), *_decode(), *_caches(), *_linear(), *_rows(), *_small()]
+    return [*_attention(), *_training(), *_lengths(), *_decode(), *_caches(), *_linear(), *_rows(), *_gradients(), *_tokens(), *_small()]

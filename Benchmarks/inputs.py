@@ -55,7 +55,30 @@ def make(case: Case) -> dict[str, np.ndarray]:
     if case.operation == "embedding":
         tokens, vocabulary, width = case.shape
         return {"ids": aligned(rng.integers(0, vocabulary, tokens)), "table": normal(vocabulary, width)}
+    if case.operation == "linear_backward":
+        m, n, k = case.shape
+        return {"grad_out": normal(m, n), "x": normal(m, k), "weight": normal(n, k, scale=k**-0.5)}
+    if case.operation == "embedding_backward":
+        tokens, vocabulary, width = case.shape
+        return {"grad_out": normal(tokens, width), "ids": aligned(rng.integers(0, vocabulary, tokens))}
+    if case.operation == "rotary_embedding":
+        heads, positions, width = case.shape
+        angles = np.arange(positions)[:, None] * 10000.0 ** (-2 * np.arange(width // 2) / width)
+        tables = {name: aligned(turn(angles).astype(dtype)) for name, turn in (("cos", np.cos), ("sin", np.sin))}
+        return {"x": normal(heads, positions, width), **tables}
     rows, width = case.shape
+    if case.operation.startswith("cross_entropy"):
+        return {"logits": normal(rows, width, scale=3.0), "targets": aligned(rng.integers(0, width, rows))}
+    if case.operation == "sampling_distribution":
+        return {"logits": normal(rows, width, scale=3.0)}
+    if case.operation == "softmax_backward":
+        powers = np.exp(normal(rows, width))
+        return {"grad_out": normal(rows, width), "y": aligned(powers / powers.sum(-1, keepdims=True))}
+    if case.is_gradient:
+        arrays = {"grad_out": normal(rows, width), "x": normal(rows, width, scale=3.0)}
+        if case.operation == "layer_norm_backward":
+            arrays["weight"] = normal(width)
+        return arrays
     if case.operation == "swiglu":
         return {"gate": normal(rows, width), "up": normal(rows, width)}
     arrays = {"x": normal(rows, width, scale=3.0)}

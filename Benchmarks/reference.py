@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from cases import Case
+from cases import SAMPLING, Case
 
 CHUNK = 512  # queries at a time
 
@@ -104,6 +104,65 @@ def _silu(x: np.ndarray) -> np.ndarray:
     return x / (1 + np.exp(-x))
 
 
+def _linear_backward(case: Case, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """Rows of dx, then of dweight."""
+    grad_out, x, weight = (array.astype(np.float64) for array in inputs.values())
+    return np.concatenate([grad_out @ weight, grad_out.T @ x])
+
+
+def _embedding_backward(case: Case, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    table = np.zeros(case.shape[1:])
+    np.add.at(table, inputs["ids"], inputs["grad_out"].astype(np.float64))
+    return table
+
+
+def _layer_norm_backward(grad_out: np.ndarray, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    centred = x - x.mean(axis=-1, keepdims=True)
+    factor = 1 / np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + 1e-5)
+    normal, grad = centred * factor, grad_out * weight
+    means = grad.mean(axis=-1, keepdims=True), (grad * normal).mean(axis=-1, keepdims=True)
+    return factor * (grad - means[0] - normal * means[1])
+
+
+def _gelu_slope(x: np.ndarray) -> np.ndarray:
+    density = np.exp(-np.square(x) / 2) / math.sqrt(2 * math.pi)
+    return (1 + _erf(x / math.sqrt(2)).astype(np.float64)) / 2 + x * density
+
+
+def _silu_slope(x: np.ndarray) -> np.ndarray:
+    sigmoid = 1 / (1 + np.exp(-x))
+    return sigmoid * (1 + x * (1 - sigmoid))
+
+
+def _rotary(case: Case, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    x, cos, sin = (array.astype(np.float64) for array in inputs.values())
+    first, second = np.split(x, 2, axis=-1)
+    turned = np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return turned.reshape(-1, case.width)[:: case.check_step]
+
+
+def _cross_entropy(case: Case, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    weights = _normalised_exp(inputs["logits"].astype(np.float64))
+    chosen = np.take_along_axis(weights, inputs["targets"][:, None], axis=-1)
+    return -np.log(chosen).mean().reshape(1, 1)
+
+
+def _cross_entropy_backward(case: Case, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    weights = _normalised_exp(inputs["logits"].astype(np.float64))
+    weights[np.arange(len(weights)), inputs["targets"]] -= 1
+    return weights[:: case.check_step] / len(weights)
+
+
+def _sampling_distribution(logits: np.ndarray) -> np.ndarray:
+    """Top 50, of these the fewest that reach 0.9."""
+    order = np.argsort(-logits, axis=-1)[:, :SAMPLING["top_k"]]
+    kept = _normalised_exp(np.take_along_axis(logits, order, axis=-1))
+    kept[np.cumsum(kept, axis=-1) - kept >= SAMPLING["top_p"]] = 0
+    out = np.zeros_like(logits)
+    np.put_along_axis(out, order, kept / kept.sum(axis=-1, keepdims=True), axis=-1)
+    return out
+
+
 _FUNCTIONS = {
     "attention": _attention,
     "attention_training": _attention_gradients,
@@ -115,4 +174,16 @@ _FUNCTIONS = {
     "gelu": _rows(lambda x: x / 2 * (1 + _erf(x / math.sqrt(2)).astype(np.float64))),
     "silu": _rows(_silu),
     "swiglu": _rows(lambda gate, up: _silu(gate) * up),
+    "relu": _rows(lambda x: np.maximum(x, 0)),
+    "linear_backward": _linear_backward,
+    "embedding_backward": _embedding_backward,
+    "softmax_backward": _rows(lambda grad, y: y * (grad - np.sum(y * grad, axis=-1, keepdims=True))),
+    "layer_norm_backward": _rows(_layer_norm_backward),
+    "relu_backward": _rows(lambda grad, x: grad * (x > 0)),
+    "gelu_backward": _rows(lambda grad, x: grad * _gelu_slope(x)),
+    "silu_backward": _rows(lambda grad, x: grad * _silu_slope(x)),
+    "rotary_embedding": _rotary,
+    "cross_entropy": _cross_entropy,
+    "cross_entropy_backward": _cross_entropy_backward,
+    "sampling_distribution": _rows(_sampling_distribution),
 }

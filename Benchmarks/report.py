@@ -22,8 +22,11 @@ TITLES = {
     "training": "Attention forward and backward: batch x query heads x key heads x queries x keys x head dim",
     "length": "Attention over the sequence length",
     "decode": "Decode: batch x query heads x key heads x queries x keys x head dim",
+    "cache": "Decode from a cache: batch x query heads x key heads x queries x keys x head dim",
     "linear": "Linear: m x n x k",
     "rows": "Row kernels: rows x width, embedding tokens x vocabulary x width",
+    "gradients": "Gradients: rows x width, linear m x n x k, embedding tokens x vocabulary x width",
+    "tokens": "Around the model: rotary heads x positions x head dim, others rows x vocabulary",
     "small": "Calls with next to no work",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from functools import partial
+from operator import itemgetter
 from typing import Any, Callable
 
 import numpy as np
@@ -11,13 +12,14 @@ import swiftattn
 from swiftattn import _ffi, _tensor
 
 import compiler
-from cases import Case
+from cases import GRADIENT_KERNELS, ROW_KERNELS, SAMPLING, Case
 
 from . import Call
 
 REPEATS_FROM_C = 1000
 
-_FUNCTIONS = ("softmax", "layer_norm", "rms_norm", "gelu", "silu", "swiglu", "embedding")
+_FUNCTIONS = (*ROW_KERNELS, *GRADIENT_KERNELS, "embedding", "rotary_embedding", "cross_entropy")
+_SEVERAL_RESULTS = {"layer_norm_backward": 0, "cross_entropy_backward": 1}  # and which of them is checked
 
 
 def start(threads: int) -> dict[str, Any]:
@@ -44,6 +46,16 @@ def formulations(case: Case, inputs: dict[str, np.ndarray]) -> dict[str, Callabl
             "linear": lambda: _call(partial(linear, inputs["weight"])),
             "weight packed": lambda: _call(partial(linear, swiftattn.PackedWeight(inputs["weight"]))),
         }
+    if case.operation == "linear_backward":
+        run = partial(swiftattn.linear_backward, *inputs.values())
+        return {"linear_backward": lambda: Call(run, lambda grads: np.concatenate(grads[:2]))}
+    if case.operation == "embedding_backward":
+        return {"embedding_backward": lambda: _call(partial(swiftattn.embedding_backward, **inputs, rows=case.shape[1]))}
+    if case.operation == "sampling_distribution":
+        return {"top k, top p": lambda: _call(partial(swiftattn.sampling_distribution, **inputs, **SAMPLING))}
+    if case.operation in _SEVERAL_RESULTS:
+        run = partial(getattr(swiftattn, case.operation), **inputs)
+        return {case.operation: lambda: Call(run, itemgetter(_SEVERAL_RESULTS[case.operation]))}
     if case.operation in _FUNCTIONS:
         return {case.operation: lambda: _call(partial(getattr(swiftattn, case.operation), *inputs.values()))}
     return {}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from cases import Case
+from cases import SAMPLING, Case
 
 from . import Call
 
@@ -33,6 +33,13 @@ def formulations(case: Case, inputs: dict[str, np.ndarray]) -> dict[str, Callabl
             "linear": lambda: _call(partial(F.linear, tensors["x"], tensors["weight"])),
             "oneDNN, weight packed": partial(_packed_linear, **tensors),
         }
+    if case.operation == "linear_backward":
+        return {"autograd's products": lambda: Call(partial(_linear_backward, **tensors), _dx_and_dweight)}
+    if case.operation == "embedding_backward":
+        backward = torch.ops.aten.embedding_dense_backward
+        return {"embedding_dense_backward": lambda: _call(partial(backward, *tensors.values(), case.shape[1], -1, False))}
+    if case.operation == "layer_norm_backward":
+        return {"native_layer_norm_backward": partial(_layer_norm_backward, **tensors)}
     if case.operation in _ROWS:
         return {case.operation: lambda: _call(partial(_ROWS[case.operation], **tensors))}
     return {}
@@ -82,12 +89,56 @@ def _packed_linear(x: torch.Tensor, weight: torch.Tensor) -> Call:
     return _call(partial(torch.ops.mkldnn._linear_pointwise, x, packed, None, "none", [], ""))
 
 
+def _linear_backward(grad_out: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return grad_out @ weight, grad_out.T @ x, grad_out.sum(0)
+
+
+def _dx_and_dweight(grads: tuple[torch.Tensor, ...]) -> np.ndarray:
+    return torch.cat(grads[:2]).numpy()
+
+
+def _layer_norm_backward(grad_out: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> Call:
+    bias = torch.zeros_like(weight)
+    _, *kept = torch.native_layer_norm(x, weight.shape, weight, bias, 1e-5)
+    backward = torch.ops.aten.native_layer_norm_backward
+    run = partial(backward, grad_out, x, weight.shape, *kept, weight, bias, [True, True, True])
+    return Call(run, lambda grads: grads[0].numpy())
+
+
+def _cross_entropy_backward(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """From the logits, as ours: with the log_softmax that the forward would have left."""
+    with torch.enable_grad():
+        leaf = logits.detach().requires_grad_()
+        return torch.autograd.grad(F.cross_entropy(leaf, targets), leaf)[0]
+
+
+def _rotary(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    first, second = x.chunk(2, -1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+
+
+def _sampling_distribution(logits: torch.Tensor) -> torch.Tensor:
+    kept, tokens = logits.topk(SAMPLING["top_k"], -1)
+    kept = F.softmax(kept, -1)
+    kept[kept.cumsum(-1) - kept >= SAMPLING["top_p"]] = 0
+    return torch.zeros_like(logits).scatter_(-1, tokens, kept / kept.sum(-1, keepdim=True))
+
+
 _ROWS = {
     "softmax": lambda x: F.softmax(x, -1),
     "layer_norm": lambda x, weight, bias: F.layer_norm(x, weight.shape, weight, bias, 1e-5),
     "rms_norm": lambda x, weight: F.rms_norm(x, weight.shape, weight, 1e-6),
+    "relu": lambda x: F.relu(x),
     "gelu": lambda x: F.gelu(x),
     "silu": lambda x: F.silu(x),
     "swiglu": lambda gate, up: F.silu(gate) * up,
     "embedding": lambda ids, table: F.embedding(ids, table),
+    "softmax_backward": lambda grad_out, y: torch.ops.aten._softmax_backward_data(grad_out, y, -1, y.dtype),
+    "relu_backward": lambda grad_out, x: torch.ops.aten.threshold_backward(grad_out, x, 0),
+    "gelu_backward": lambda grad_out, x: torch.ops.aten.gelu_backward(grad_out, x),
+    "silu_backward": lambda grad_out, x: torch.ops.aten.silu_backward(grad_out, x),
+    "rotary_embedding": _rotary,
+    "cross_entropy": lambda logits, targets: F.cross_entropy(logits, targets),
+    "cross_entropy_backward": _cross_entropy_backward,
+    "sampling_distribution": _sampling_distribution,
 }
