@@ -24,7 +24,7 @@ import readings
 import reviews
 import training
 from readings import END, KEEP, START, Split, Vocabulary
-from swiftattn import cross_entropy_backward, nn, optim
+from swiftattn import nn, optim
 
 WIDTH, HEADS, INNER, LAYERS = 128, 4, 512, 2
 DROPOUT, SMOOTHING = 0.1, 0.1
@@ -107,12 +107,9 @@ def train(split: Split, seed: int = 0, epochs: int = EPOCHS, warmup: int = WARMU
                 model.train()
                 src, tgt = (np.array([side[i] for i in chosen], np.int32) for side in (source, target))
                 logits = model(src, tgt[:, :-1])
-                loss, gradient = cross_entropy_backward(logits, tgt[:, 1:], label_smoothing=SMOOTHING)
-                model.zero_grad()
-                model.backward(gradient)
-                optimizer.step()
-                history.step(float(loss))
-                progress.advance(len(chosen), loss=float(loss), accuracy=float((logits.argmax(-1) == tgt[:, 1:]).mean()))
+                measured = training.learn(model, optimizer, logits, tgt[:, 1:], label_smoothing=SMOOTHING)
+                history.step(measured["loss"])
+                progress.advance(len(chosen), **measured)
             written = reader.read([sentence.text for sentence in checked])
             history.validation.append(readings.score(checked, written, known).all)
             if history.validation.index(max(history.validation)) == epoch:
@@ -129,11 +126,7 @@ def load() -> Reader:
     path = FOLDER / "model.safetensors"
     if not path.exists():
         raise SystemExit(f"{path.name} is not there yet: python Examples/pinyin.py train")
-    from safetensors import safe_open
-
-    with safe_open(path, framework="np") as file:
-        tokens = [file.get_slice(f"module.{side}_embedding.weight").get_shape()[0] for side in ("src", "tgt")]
-    model = build(*tokens)
+    model = build(*training.table_rows(path, "src_embedding", "tgt_embedding"))
     facts = nn.load_checkpoint(path, model)
     characters = {character: number for number, character in enumerate(facts["characters"], reviews.UNKNOWN + 1)}
     return Reader(model, Vocabulary(characters, {reading: number for number, reading in enumerate(facts["readings"], KEEP + 1)}))

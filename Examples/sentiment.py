@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import reviews
 import training
-from swiftattn import cross_entropy_backward, nn, optim, softmax
+from swiftattn import nn, optim, softmax
 
 WIDTH, HEADS, INNER = 128, 4, 256
 LENGTH = 128  # characters of a review that are read
@@ -95,14 +95,9 @@ def rule(kind: str, steps: int) -> dict:
     return dict(rates, weight_decay=0.01, clip_norm=1.0)
 
 
-def step(model: nn.TokenModel, optimizer: optim.AdamW, ids: np.ndarray, starts: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+def step(model: nn.TokenModel, optimizer: optim.AdamW, ids: np.ndarray, starts: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """One step of training; loss and accuracy of its batch."""
-    logits = model(ids, cu_seqlens=starts, pooling="mean")
-    loss, gradient = cross_entropy_backward(logits, labels)
-    model.zero_grad()
-    model.backward(gradient)
-    optimizer.step()
-    return float(loss), float((logits.argmax(-1) == labels).mean())
+    return training.learn(model, optimizer, model(ids, cu_seqlens=starts, pooling="mean"), labels)
 
 
 def train(
@@ -131,9 +126,9 @@ def train(
         for epoch in range(done, epochs):
             model.train()
             for batch in examples.batches(order(items, seed, epoch)):
-                loss, right = step(model, optimizer, *batch)
-                history.step(loss)
-                progress.advance(len(batch[-1]), loss=loss, accuracy=right)
+                measured = step(model, optimizer, *batch)
+                history.step(measured["loss"])
+                progress.advance(len(batch[-1]), **measured)
             history.rate = progress.rate
             history.validation.append(accuracy(model, validation))
             if history.validation.index(max(history.validation)) == epoch:
@@ -149,10 +144,7 @@ def load(kind: str) -> tuple[nn.TokenModel, dict[str, int]]:
     path = FOLDER / f"{kind}.safetensors"
     if not path.exists():
         raise SystemExit(f"{path.name} is not there yet: python Examples/sentiment.py train --model {kind}")
-    from safetensors import safe_open
-
-    with safe_open(path, framework="np") as file:
-        vocabulary = file.get_slice("module.embedding.weight").get_shape()[0]
+    (vocabulary,) = training.table_rows(path, "embedding")
     model = build(kind, vocabulary - reviews.UNKNOWN - 1)
     characters = nn.load_checkpoint(path, model)["characters"]
     return model, {character: number for number, character in enumerate(characters, reviews.UNKNOWN + 1)}

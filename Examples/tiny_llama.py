@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import reviews
 import training
-from swiftattn import cross_entropy, cross_entropy_backward, models, nn, optim
+from swiftattn import cross_entropy, models, nn, optim
 
 WIDTH, LAYERS, HEADS, KV_HEADS, INNER = 128, 4, 4, 2, 352
 VOCABULARY = 2048
@@ -102,12 +102,9 @@ def train(seed: int = 0, epochs: int = 3, count: int | None = None, quiet: bool 
             model.train()
             for ids, starts, following in texts.batches(np.random.default_rng((seed, epoch)).permutation(len(items))):
                 logits = model(ids, cu_seqlens=starts, is_causal=True)
-                loss, gradient = cross_entropy_backward(logits, following)
-                model.zero_grad()
-                model.backward(gradient)
-                optimizer.step()
-                history.step(float(loss))
-                progress.advance(len(ids), loss=float(loss), accuracy=float((logits.argmax(-1) == following).mean()))
+                measured = training.learn(model, optimizer, logits, following)
+                history.step(measured["loss"])
+                progress.advance(len(ids), **measured)
             history.rate = progress.rate
             loss_of_validation, right = evaluate(model, validation)
             history.validation.append(right)

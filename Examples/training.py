@@ -1,4 +1,4 @@
-"""What the training examples show: progress, learning curves, attention over a text."""
+"""What the training examples share: a step, progress, learning curves, attention over a text."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from swiftattn import cross_entropy_backward, nn, optim
 
 
 @dataclass
@@ -62,6 +63,23 @@ class Progress:
         self._bar.update(self._task, advance=items, rate=self.rate, **self._means)
 
 
+def learn(model: nn.Module, optimizer: optim.Optimizer, logits: np.ndarray, targets: np.ndarray, **options) -> dict[str, float]:
+    """The step that follows from a model's logits; loss and accuracy of the batch. Options are those of cross_entropy."""
+    loss, gradient = cross_entropy_backward(logits, targets, **options)
+    model.zero_grad()
+    model.backward(gradient)
+    optimizer.step()
+    return dict(loss=float(loss), accuracy=float((logits.argmax(-1) == targets).mean()))
+
+
+def table_rows(path: Path, *tables: str) -> list[int]:
+    """How many tokens each table in a checkpoint has."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as file:
+        return [file.get_slice(f"module.{table}.weight").get_shape()[0] for table in tables]
+
+
 def draw_curves(path: Path, title: str, history: History) -> None:
     """Loss of each step, smoothed, and validation accuracy of each epoch, as a PNG."""
     from matplotlib.figure import Figure
@@ -89,12 +107,12 @@ def draw_attention(path: Path, text: str, weights: np.ndarray, rows: list[str] |
     from matplotlib.figure import Figure
 
     heads = weights[-1]
-    names = list(text) if rows is None else rows
+    names, fonts = list(text) if rows is None else rows, _fonts()
     figure = Figure(figsize=(4 * len(heads), 4.4), dpi=120, layout="constrained")
     for head, axes in enumerate(np.atleast_1d(figure.subplots(1, len(heads)))):
         axes.imshow(heads[head] ** 0.5, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        axes.set_xticks(range(len(text)), text, fontfamily=_fonts())
-        axes.set_yticks(range(len(names)), names, fontfamily=_fonts())
+        axes.set_xticks(range(len(text)), text, fontfamily=fonts)
+        axes.set_yticks(range(len(names)), names, fontfamily=fonts)
         axes.tick_params(length=0, labelsize=8)
         axes.set_title(f"head {head + 1}", fontsize=10)
     figure.savefig(path)

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import swiftattn
+import tiny_llama_slice
 from made_up_reviews import reviews, split
 from swiftattn import models
 
@@ -20,13 +21,7 @@ PROMPT = "房间很好，"
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     path = tmp_path_factory.mktemp("llama") / "tiny.gguf"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiny_llama, "VOCABULARY", 320)
-        patch.setattr(tiny_llama, "BATCH", 8)
-        patch.setattr(reviews, "load", lambda: split(200, 40))
-        model, tokenizer, history, loss = tiny_llama.train(seed=1, epochs=3, quiet=True)
-    tiny_llama.export(path, model, tokenizer)
-    return path, model, tokenizer, history, loss
+    return path, *tiny_llama_slice.train(path, seed=1)
 
 
 def test_learns(trained):

@@ -16,19 +16,6 @@ struct StoredKeys {
     /// What errors call them.
     let names: (key: StaticString, value: StaticString)
 
-    init(keys: Tensor, values: Tensor, lengths: [Int], length: Int, names: (key: StaticString, value: StaticString)) {
-        (self.keys, self.values, self.lengths, self.length, self.names) = (keys, values, lengths, length, names)
-    }
-
-    /// What a cache holds, or one entry of it.
-    init(_ cache: KVCache, entry: Int? = nil) {
-        let lengths = cache.lengths
-        func part(_ all: Tensor) -> Tensor { entry.map { all.entry($0) } ?? all }
-        self.init(keys: part(cache.keys), values: part(cache.values), lengths: entry.map { [lengths[$0]] } ?? lengths,
-                  length: lengths.max() ?? 0, names: ("cache", "cache"))
-        if let keys = cache.keyScales, let values = cache.valueScales { scales = (part(keys), part(values)) }
-    }
-
     /// The dims of heads and rows.
     fileprivate var headAxis: Int { table == nil ? 1 : 2 }
     fileprivate var rowAxis: Int { table == nil ? 2 : 1 }
@@ -36,6 +23,17 @@ struct StoredKeys {
     fileprivate func strides(_ t: Tensor) -> attn_strides {
         attn_strides(head: Int64(t.strides[headAxis]), row: Int64(t.strides[rowAxis]),
                      element: t.rank > 3 ? Int64(t.strides[3]) : 0)
+    }
+}
+
+extension StoredKeys {
+    /// What a cache holds, or one entry of it.
+    init(_ cache: KVCache, entry: Int? = nil) {
+        let lengths = cache.lengths
+        func part(_ all: Tensor) -> Tensor { entry.map { all.entry($0) } ?? all }
+        self.init(keys: part(cache.keys), values: part(cache.values), lengths: entry.map { [lengths[$0]] } ?? lengths,
+                  length: lengths.max() ?? 0, names: ("cache", "cache"))
+        if let keys = cache.keyScales, let values = cache.valueScales { scales = (part(keys), part(values)) }
     }
 }
 

@@ -11,9 +11,8 @@ from swiftattn import models
 
 llama_cpp = pytest.importorskip("llama_cpp")
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from made_up_reviews import reviews, split
-
-import tiny_llama
+import tiny_llama_slice
+from tiny_llama_slice import tiny_llama
 
 PROMPTS = "房间很好，", "书", "键盘 3.5 good", "早餐真差，"
 
@@ -21,12 +20,7 @@ PROMPTS = "房间很好，", "书", "键盘 3.5 good", "早餐真差，"
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     path = tmp_path_factory.mktemp("llama") / "tiny.gguf"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiny_llama, "VOCABULARY", 320)
-        patch.setattr(tiny_llama, "BATCH", 8)
-        patch.setattr(reviews, "load", lambda: split(200, 40))
-        model, tokenizer, _, _ = tiny_llama.train(seed=2, epochs=3, quiet=True)
-    tiny_llama.export(path, model, tokenizer)
+    tiny_llama_slice.train(path, seed=2)
     options = dict(n_ctx=tiny_llama.LENGTH, logits_all=True, verbose=False, flash_attn=False, type_k=0, type_v=0)  # 0: float32
     return models.load(path), llama_cpp.Llama(str(path), **options)
 

@@ -12,7 +12,7 @@ from ._ffi import KVCacheOptions, Tensor
 from ._tensor import Array, ArrayLike, borrow, borrow_integers, choice, integer, lend
 from .attention import _CAUSAL_AT_END, _options, _results, _returned, _set_padding
 
-_STORAGE = {
+STORAGE = {
     "float32": (2, 32),
     "float16": (2, 16),
     "bfloat16": (4, 16),
@@ -214,7 +214,7 @@ class KVCache:
 
 
 def _name_of(dtype: _ffi.DType) -> str:
-    return next(name for name, stored in _STORAGE.items() if stored == (dtype.code, dtype.bits))
+    return next(name for name, stored in STORAGE.items() if stored == (dtype.code, dtype.bits))
 
 
 def storage(dtype: Any, argument: str) -> _ffi.DType:
@@ -225,6 +225,6 @@ def storage(dtype: Any, argument: str) -> _ffi.DType:
             name = np.dtype(dtype).name
         except TypeError:
             name = str(dtype).removeprefix("torch.")
-    if name not in _STORAGE:
-        raise TypeError(f"{argument}: expected one of {', '.join(_STORAGE)}, got {name}")
-    return _ffi.DType(*_STORAGE[name], 1)
+    if name not in STORAGE:
+        raise TypeError(f"{argument}: expected one of {', '.join(STORAGE)}, got {name}")
+    return _ffi.DType(*STORAGE[name], 1)

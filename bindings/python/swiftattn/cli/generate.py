@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Any
 
+from ..caches import STORAGE
 from . import model_files, options
 from .failure import Failure
 
@@ -34,7 +35,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument(
         "--kv-dtype",
-        choices=("float32", "float16", "bfloat16", "int8"),
+        choices=tuple(STORAGE),
         default="float32",
         help="of the KV cache; default: %(default)s",
     )
