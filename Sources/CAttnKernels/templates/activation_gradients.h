@@ -1,14 +1,16 @@
 /* Slopes of the activations, and gradients through them with or without a gate. */
 
-/* s = 1 / (1 + e^-u), and the smaller one of s and 1 - s, neither of which cancels. */
+/* s = 1 / (1 + e^-u), and the smaller one of s and 1 - s, neither of which cancels. One division, and each quotient set right
+ * by what is left of its dividend. */
 typedef struct sigmoid {
   vec value, smaller;
 } sigmoid;
 
 WORD sigmoid v_sigmoid(vec u) {
   const vec e = v_exp(-v_abs(u)), d = (real)1 + e, lost = e - (d - (real)1);
-  /* what rounding 1 + e took away would be most of the error */
-  const vec share = lost / d, smaller = v_fma(-e / d, share, e / d), far = v_fma((real)-1 / d, share, (real)1 / d);
+  const vec r = (real)1 / d, q = e * r; /* what rounding 1 + e took away, lost, would be most of the error */
+  const vec smaller = v_fma(v_fma(-q, lost, v_fma(-q, d, e)), r, q);
+  const vec far = v_fma(v_fma(-r, lost, v_fma(-r, d, v_set1(1))), r, r);
   return (sigmoid){ v_select(u < (vec){0}, smaller, far), smaller };
 }
 
@@ -35,19 +37,23 @@ WORD vec slope(attn_activation activation, vec x) {
   }
 }
 
+WORD void activation_gradient_vector(attn_activation activation, int64_t j, int64_t count, const real *x, const real *up,
+                                     const real *grad, real *dx, real *dup) {
+  const vec in = load_some(ROW_REAL, x + j, 1, count), g = load_some(ROW_REAL, grad + j, 1, count);
+  vec d = g * slope(activation, in);
+  if (up) {
+    const vec gate = load_some(ROW_REAL, up + j, 1, count);
+    d *= gate;
+    if (dup) store_some(ROW_REAL, g * activate(activation, in), dup + j, 1, count);
+  }
+  if (dx) store_some(ROW_REAL, d, dx + j, 1, count);
+}
+
 WORD void activation_gradient_reals(attn_activation activation, int64_t n, const real *x, const real *up, const real *grad,
                                     real *dx, real *dup) {
-  for (int64_t j = 0; j < n; j += LANES) {
-    const int64_t count = n - j < LANES ? n - j : LANES;
-    const vec in = load_some(ROW_REAL, x + j, 1, count), g = load_some(ROW_REAL, grad + j, 1, count);
-    vec d = g * slope(activation, in);
-    if (up) {
-      const vec gate = load_some(ROW_REAL, up + j, 1, count);
-      d *= gate;
-      if (dup) store_some(ROW_REAL, g * activate(activation, in), dup + j, 1, count);
-    }
-    if (dx) store_some(ROW_REAL, d, dx + j, 1, count);
-  }
+  int64_t j = 0;
+  for (; j + LANES <= n; j += LANES) activation_gradient_vector(activation, j, LANES, x, up, grad, dx, dup);
+  if (j < n) activation_gradient_vector(activation, j, n - j, x, up, grad, dx, dup);
 }
 
 static void activation_gradient_dense(attn_activation activation, int64_t n, const real *x, const real *up,

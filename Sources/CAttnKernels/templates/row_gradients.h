@@ -1,31 +1,75 @@
 /* Gradients of rows of reals that lie side by side: softmax and the norms; and sums over rows. */
 
-/* sum of a * b in short sums, and their sum in float64; of a alone where b is NULL. */
+WORD vec dot_term(const real *a, const real *b, int64_t j, int64_t count, vec sum) {
+  return v_fma(load_some(ROW_REAL, a + j, 1, count), load_some(ROW_REAL, b + j, 1, count), sum);
+}
+
+/* sum of a * b in sums of at most SHORT_SUM vectors, four side by side, and the sums of those in float64. */
 WORD double dot_reals(int64_t n, const real *a, const real *b) {
   wide_vec totals = {0};
-  for (int64_t j = 0; j < n;) {
-    vec some = {0};
-    for (int i = 0; i < SHORT_SUM && j < n; i++, j += LANES) {
-      const int64_t count = n - j < LANES ? n - j : LANES;
-      const vec x = load_some(ROW_REAL, a + j, 1, count);
-      some = b ? v_fma(x, load_some(ROW_REAL, b + j, 1, count), some) : some + x;
-    }
-    totals += __builtin_convertvector(some, wide_vec);
+  int64_t j = 0;
+  while (j + 4 * LANES <= n) {
+    vec sums[4] = { {0}, {0}, {0}, {0} };
+    for (int i = 0; i < SHORT_SUM / 4 && j + 4 * LANES <= n; i++, j += 4 * LANES)
+#pragma clang loop unroll(full)
+      for (int k = 0; k < 4; k++) sums[k] = dot_term(a, b, j + k * LANES, LANES, sums[k]);
+    totals += __builtin_convertvector((sums[0] + sums[1]) + (sums[2] + sums[3]), wide_vec);
   }
+  vec few = {0};
+  for (; j + LANES <= n; j += LANES) few = dot_term(a, b, j, LANES, few);
+  if (j < n) few = dot_term(a, b, j, n - j, few);
+  totals += __builtin_convertvector(few, wide_vec);
   for (int width = LANES / 2; width > 0; width /= 2)
     for (int i = 0; i < width; i++) totals[i] += totals[i + width];
   return totals[0];
+}
+
+WORD void softmax_gradient_vector(int64_t j, int64_t count, const real *y, const real *g, vec mean, real *dx) {
+  const vec p = load_some(ROW_REAL, y + j, 1, count);
+  store_some(ROW_REAL, p * (load_some(ROW_REAL, g + j, 1, count) - mean), dx + j, 1, count);
 }
 
 /* dx = y (g - sum y g), y the softmax. dx may be y or g. */
 static void softmax_gradient(int64_t n, const void *y, const void *grad, void *dx) {
   const real *out = y, *g = grad;
   const vec mean = v_set1((real)dot_reals(n, out, g));
-  for (int64_t j = 0; j < n; j += LANES) {
-    const int64_t count = n - j < LANES ? n - j : LANES;
-    const vec p = load_some(ROW_REAL, out + j, 1, count);
-    store_some(ROW_REAL, p * (load_some(ROW_REAL, g + j, 1, count) - mean), (real *)dx + j, 1, count);
-  }
+  int64_t j = 0;
+  for (; j + LANES <= n; j += LANES) softmax_gradient_vector(j, LANES, out, g, mean, dx);
+  if (j < n) softmax_gradient_vector(j, n - j, out, g, mean, dx);
+}
+
+/* What the vectors of a norm's row share, and of one of them g, and h and w as below. */
+typedef struct norm_row_state {
+  const real *x, *g, *weight;
+  centre c;
+  vec factor;
+} norm_row_state;
+
+typedef struct norm_terms {
+  vec h, g, w;
+} norm_terms;
+
+WORD norm_terms norm_terms_at(const norm_row_state *s, int64_t j, int64_t count) {
+  norm_terms t;
+  t.h = (load_some(ROW_REAL, s->x + j, 1, count) - s->c.high - s->c.low) * s->factor;
+  for (int lane = (int)count; lane < LANES; lane++) t.h[lane] = 0; /* behind the row x is 0, but x - mean is not */
+  t.g = load_some(ROW_REAL, s->g + j, 1, count);
+  t.w = s->weight ? t.g * load_some(ROW_REAL, s->weight + j, 1, count) : t.g;
+  return t;
+}
+
+/* sums[0] += w, sums[1] += w h; weights += g h, biases += g. */
+WORD void norm_gradient_sums(const norm_row_state *s, int64_t j, int64_t count, real *weights, real *biases, vec *sums) {
+  const norm_terms t = norm_terms_at(s, j, count);
+  sums[0] += t.w;
+  sums[1] = v_fma(t.w, t.h, sums[1]);
+  if (weights) store_some(ROW_REAL, v_fma(t.g, t.h, load_some(ROW_REAL, weights + j, 1, count)), weights + j, 1, count);
+  if (biases) store_some(ROW_REAL, load_some(ROW_REAL, biases + j, 1, count) + t.g, biases + j, 1, count);
+}
+
+WORD void norm_gradient_vector(const norm_row_state *s, int64_t j, int64_t count, vec mean, vec slope, real *dx) {
+  const norm_terms t = norm_terms_at(s, j, count);
+  store_some(ROW_REAL, s->factor * (t.w - mean - t.h * slope), dx + j, 1, count);
 }
 
 /* With h = (x - mean) / sqrt(variance + eps) and w = g * weight:
@@ -33,49 +77,31 @@ static void softmax_gradient(int64_t n, const void *y, const void *grad, void *d
  *   weights += g h, biases += g. dx may be x or g; dx, weights and biases may be NULL. */
 static void norm_gradient(const attn_norm *norm, const void *x, const void *grad, void *dx, void *weights, void *biases) {
   const int64_t n = norm->shape.columns;
-  const real *in = x, *g = grad, *weight = norm->weight;
-  centre c = { {0}, {0} };
+  norm_row_state s = { .x = x, .g = grad, .weight = norm->weight };
   if (norm->centred) {
-    const double mean = norm_sum(ROW_REAL, n, in, false, &c) / (double)n;
-    c = (centre){ v_set1((real)mean), v_set1((real)(mean - (double)(real)mean)) };
+    const double mean = norm_sum(ROW_REAL, n, x, false, &s.c) / (double)n;
+    s.c = (centre){ v_set1((real)mean), v_set1((real)(mean - (double)(real)mean)) };
   }
-  const double scale = 1 / sqrt(norm_sum(ROW_REAL, n, in, true, &c) / (double)n + norm->eps);
-  const vec factor = v_set1((real)scale);
-  wide_vec sums = {0}, products = {0};
-  for (int64_t j = 0; j < n;) {
-    vec some = {0}, some_products = {0};
-    for (int i = 0; i < SHORT_SUM && j < n; i++, j += LANES) {
-      const int64_t count = n - j < LANES ? n - j : LANES;
-      lanemask own; /* behind the row x is 0, but x - mean is not */
-      for (int lane = 0; lane < LANES; lane++) own[lane] = lane < count ? -1 : 0;
-      const vec h = v_select(own, (load_some(ROW_REAL, in + j, 1, count) - c.high - c.low) * factor, (vec){0});
-      const vec outer = load_some(ROW_REAL, g + j, 1, count);
-      const vec w = weight ? outer * load_some(ROW_REAL, weight + j, 1, count) : outer;
-      some += w;
-      some_products = v_fma(w, h, some_products);
-      if (weights) {
-        real *to = (real *)weights + j;
-        store_some(ROW_REAL, v_fma(outer, h, load_some(ROW_REAL, to, 1, count)), to, 1, count);
-      }
-      if (biases) {
-        real *to = (real *)biases + j;
-        store_some(ROW_REAL, load_some(ROW_REAL, to, 1, count) + outer, to, 1, count);
-      }
-    }
-    sums += __builtin_convertvector(some, wide_vec);
-    products += __builtin_convertvector(some_products, wide_vec);
+  s.factor = v_set1((real)(1 / sqrt(norm_sum(ROW_REAL, n, x, true, &s.c) / (double)n + norm->eps)));
+  wide_vec totals[2] = { {0}, {0} };
+  int64_t j = 0;
+  while (j + LANES <= n) {
+    vec sums[2] = { {0}, {0} };
+    for (int i = 0; i < SHORT_SUM && j + LANES <= n; i++, j += LANES) norm_gradient_sums(&s, j, LANES, weights, biases, sums);
+    for (int k = 0; k < 2; k++) totals[k] += __builtin_convertvector(sums[k], wide_vec);
+  }
+  if (j < n) {
+    vec sums[2] = { {0}, {0} };
+    norm_gradient_sums(&s, j, n - j, weights, biases, sums);
+    for (int k = 0; k < 2; k++) totals[k] += __builtin_convertvector(sums[k], wide_vec);
   }
   if (!dx) return;
   double sum = 0, product = 0;
-  for (int i = 0; i < LANES; i++) sum += sums[i], product += products[i];
+  for (int i = 0; i < LANES; i++) sum += totals[0][i], product += totals[1][i];
   const vec mean = v_set1(norm->centred ? (real)(sum / (double)n) : 0), slope = v_set1((real)(product / (double)n));
-  for (int64_t j = 0; j < n; j += LANES) {
-    const int64_t count = n - j < LANES ? n - j : LANES;
-    const vec h = (load_some(ROW_REAL, in + j, 1, count) - c.high - c.low) * factor;
-    const vec outer = load_some(ROW_REAL, g + j, 1, count);
-    const vec w = weight ? outer * load_some(ROW_REAL, weight + j, 1, count) : outer;
-    store_some(ROW_REAL, factor * (w - mean - h * slope), (real *)dx + j, 1, count);
-  }
+  j = 0;
+  for (; j + LANES <= n; j += LANES) norm_gradient_vector(&s, j, LANES, mean, slope, dx);
+  if (j < n) norm_gradient_vector(&s, j, n - j, mean, slope, dx);
 }
 
 /* Vector j of row i, or of the row that rows names. */
