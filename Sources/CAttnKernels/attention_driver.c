@@ -3,8 +3,8 @@
 #include "scratch.h"
 #include "threads.h"
 
-/* Tasks of a sequence, in order: row blocks from the last (under a causal mask the longest) to the first; within a
- * block the heads. */
+/* Tasks of a sequence, in order: a few heads at a time, whose keys and values stay in the caches; of these the row blocks
+ * from the last (under a causal mask the longest) to the first; within a block the heads. */
 static attn_tile tile_of(const attn_problem *problem, const attn_plan *plan, int64_t task) {
   const attn_sequence *sequence = attn_sequence_of(problem, task);
   const int64_t group = problem->q_heads / problem->kv_heads;
@@ -12,7 +12,10 @@ static attn_tile tile_of(const attn_problem *problem, const attn_plan *plan, int
   const int64_t head_tiles = problem->kv_heads * parts;
   const int64_t row_tiles = (sequence->q_rows + plan->rows_per_tile - 1) / plan->rows_per_tile;
   const int64_t index = task - sequence->first_task;
-  const int64_t head_tile = index % head_tiles, row_tile = row_tiles - 1 - index / head_tiles;
+  const int64_t first_head = index / (plan->heads_together * row_tiles) * plan->heads_together;
+  const int64_t left = head_tiles - first_head, together = left < plan->heads_together ? left : plan->heads_together;
+  const int64_t place = index - first_head * row_tiles;
+  const int64_t head_tile = first_head + place % together, row_tile = row_tiles - 1 - place / together;
   const int64_t part = head_tile % parts * plan->heads_per_tile;
   const int64_t first_row = row_tile * plan->rows_per_tile;
   const int64_t rows = sequence->q_rows - first_row;

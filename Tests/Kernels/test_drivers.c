@@ -110,7 +110,7 @@ static attn_plan plan_of(attention_case *c, int32_t threads, bool split) {
   const int64_t heads = group < lanes / rows ? group : lanes / rows;
   const int64_t tiles = o->kv_heads * ((group + heads - 1) / heads) * ((o->q_rows + rows - 1) / rows);
   c->problem.sequences = &c->sequence;
-  return (attn_plan){ heads, rows, tiles, threads, split };
+  return (attn_plan){ heads, rows, random_int(1, 4), tiles, threads, split };
 }
 
 static double *run_attention(attention_case *c, int32_t threads, bool split) {

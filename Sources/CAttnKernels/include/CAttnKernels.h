@@ -90,6 +90,7 @@ typedef struct attn_problem {
 typedef struct attn_plan {
   int64_t heads_per_tile; /* query heads of one group that share a tile */
   int64_t rows_per_tile;  /* queries of each */
+  int64_t heads_together; /* so many tiles of heads go through all their rows before the next ones */
   int64_t task_count;
   int32_t threads;
   bool split_keys;        /* chunks of a tile's keys become tasks of their own: for fewer tiles than threads can share */

@@ -8,10 +8,9 @@ static void value_products(backward *g, int64_t key, int64_t n) {
   const operand *row[KEYS];
   const int64_t step = operand_rows(P->dtype, w->v + key * P->v.row * (int64_t)attn_dtype_size(P->dtype), P->v.row,
                                     P->v.element, n, dv, w->v_block, row);
-  for (int64_t d = 0; d == 0 || d < dv; d += SUMMED) {
-    const int64_t some = dv - d < SUMMED ? dv - d : SUMMED;
-    product_block(n, w->vecs, some, row, step, g->d_o_lanes + d * TILE, TILE, g->ds, TILE, d > 0);
-    for (int64_t j = 0; j < n; j++) row[j] += some * step;
+  for (strip part = { 0 }; part.key < n; part.key += part.keys) {
+    part = strip_of_keys(w, key, n, part.key);
+    strip_product(&part, dv, row, step, g->d_o_lanes, g->ds);
   }
 }
 
@@ -55,8 +54,14 @@ static void add_to_keys(backward *g, int64_t key, int64_t n, const real *weight,
                         int64_t step) {
   const work *w = g->w;
   const operand *row[KEYS];
-  for (int64_t j = 0; j < n; j++) row[j] = weight + j * TILE;
-  product_block(n, PADDED(x->dim) / LANES, w->rows, row, 1, x->of.data, x->of.step, sums, step, true);
+  for (strip part = { 0 }; part.key < n; part.key += part.keys) {
+    part = strip_of_keys(w, key, n, part.key);
+    if (!part.vecs) continue;
+    const int64_t left = w->rows - part.lane, lanes = part.vecs * LANES;
+    for (int64_t j = 0; j < part.keys; j++) row[j] = weight + (part.key + j) * TILE + part.lane;
+    product_block(part.keys, PADDED(x->dim) / LANES, lanes < left ? lanes : left, row, 1,
+                  x->of.data + part.lane * x->of.step, x->of.step, sums + part.key * step, step, true);
+  }
   if (!x->any_odd) return;
   for (int r = 0; r < w->rows; r++) {
     if (!x->odd[r]) continue;
@@ -107,6 +112,13 @@ static void add_to_queries(backward *g, int64_t key, int64_t n) {
   const int64_t width = PADDED(w->problem->head_dim);
   const real_rows k = key_rows(g, key, n);
   const operand *column[TILE];
-  for (int r = 0; r < w->rows; r++) column[r] = g->ds + r;
-  product_block(w->rows, width / LANES, n, column, TILE, k.data, k.step, g->dq, width, true);
+  strip part = { 0 };
+  for (int lane = 0; lane < w->rows; lane += part.vecs * LANES) {
+    part = strip_of_lanes(w, key, n, lane);
+    if (!part.keys) continue;
+    const int64_t left = w->rows - lane, lanes = part.vecs * LANES;
+    for (int r = 0; r < lanes; r++) column[r] = g->ds + part.key * TILE + lane + r;
+    product_block(lanes < left ? lanes : left, width / LANES, part.keys, column, TILE, k.data + part.key * k.step, k.step,
+                  g->dq + lane * width, width, true);
+  }
 }

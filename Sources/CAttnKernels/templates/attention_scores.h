@@ -87,14 +87,23 @@ static int64_t keys_of(work *w, int64_t key, int64_t n, const operand **row) {
   return operand_rows(k.dtype, k.first, k.row, k.element, n, P->head_dim, w->k_block, row);
 }
 
+/* out[j][lane] = row[j] . b, of the keys and lanes of a strip. */
+static void strip_product(const strip *part, int64_t groups, const operand **row, int64_t step, const operand *b, real *out) {
+  for (int64_t d = 0; d == 0 || d < groups; d += SUMMED) {
+    const int64_t some = groups - d < SUMMED ? groups - d : SUMMED;
+    product_block(part->keys, part->vecs, some, row + part->key, step, b + d * TILE + part->lane, TILE,
+                  out + part->key * TILE + part->lane, TILE, d > 0);
+    for (int64_t j = part->key; j < part->key + part->keys; j++) row[j] += some * step;
+  }
+}
+
 /* s[j][row] for keys [key, key + n): raw products if nothing but the scale is to come, else natural units. */
 static void scores(work *w, int64_t key, int64_t n, terms until) {
   const operand *row[KEYS];
   const int64_t groups = GROUPS(w->problem->head_dim), step = keys_of(w, key, n, row);
-  for (int64_t d = 0; d == 0 || d < groups; d += SUMMED) {
-    const int64_t some = groups - d < SUMMED ? groups - d : SUMMED;
-    product_block(n, w->vecs, some, row, step, w->q + d * TILE, TILE, w->s, TILE, d > 0);
-    for (int64_t j = 0; j < n; j++) row[j] += some * step;
+  for (strip part = { 0 }; part.key < n; part.key += part.keys) {
+    part = until == TERMS_ALL ? strip_of_keys(w, key, n, part.key) : (strip){ 0, n, 0, w->vecs };
+    strip_product(&part, groups, row, step, w->q, w->s);
   }
   if (w->prescaled || until != TERMS_ALL || boundary(w, key, n)) apply_terms(w, key, n, until);
 }

@@ -59,7 +59,14 @@ static void accumulate(work *w, state *state, int64_t key, int64_t n) {
   const operand *column[PRODUCT_SUMS];
   for (int64_t d = 0; d < dv; d += PRODUCT_SUMS) {
     const int64_t some = dv - d < PRODUCT_SUMS ? dv - d : PRODUCT_SUMS;
-    for (int64_t i = 0; i < some; i++) column[i] = columns.first + (d + i) * columns.next;
-    product_block(some, w->vecs, GROUPS(n), column, columns.step, p, TILE, state->o + d * TILE, TILE, true);
+    strip part = { 0 };
+    for (int lane = 0; lane < w->rows; lane += part.vecs * LANES) {
+      part = strip_of_lanes(w, key, n, lane);
+      if (!part.keys) continue;
+      const int64_t first = part.key / DEPTH, groups = GROUPS(part.key + part.keys) - first;
+      for (int64_t i = 0; i < some; i++) column[i] = columns.first + (d + i) * columns.next + first * columns.step;
+      product_block(some, part.vecs, groups, column, columns.step, p + first * TILE + lane, TILE, state->o + d * TILE + lane,
+                    TILE, true);
+    }
   }
 }

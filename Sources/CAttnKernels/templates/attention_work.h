@@ -2,8 +2,10 @@
 
 #define TILE ((int)(256 / sizeof(real)))  /* lanes of a tile: 64 floats, 32 doubles; [KEYS][TILE] scores are 24 KB of L1 */
 #define KEYS 96                           /* a multiple of PRODUCT_ROWS */
-#define SUMMED 16                         /* operands of q.k in one running sum: short ones round less */
+#define SUMMED 32                         /* operands of q.k in one running sum: short ones round less */
 #define CHUNK (5 * KEYS)                  /* rounding errors grow with the chunk, merges with their number */
+
+#define QUARTER (TILE / 4)                /* at least a vector */
 
 #if REAL_IS_FLOAT
 #define LOWEST (-3.4028234663852886e38f) /* of the row maximum before any key: -inf would make inf - inf */
@@ -32,6 +34,8 @@ static state state_in(void *memory) {
   return (state){ m, m + TILE, m + 2 * TILE };
 }
 
+typedef struct interval { int64_t first, last; } interval;
+
 /* A tile at work. Row r is query `query[r]` of head `head[r]`. */
 typedef struct work {
   const attn_problem *problem;
@@ -52,6 +56,7 @@ typedef struct work {
   real c;                      /* unit * log2(e), positive */
   int64_t first, last;         /* some row sees keys of [first, last) and none outside */
   int64_t all_first, all_last; /* every row sees [all_first, all_last), as far as the mask allows */
+  interval seen[4];            /* some row of a quarter of the lanes sees keys of it and none outside */
   operand *q;                  /* [groups of head_dim][TILE] */
   operand *q_rows;             /* [groups of head_dim][rows], of few rows */
   real *s;                     /* [KEYS][TILE], of few rows [rows][KEYS] */
@@ -103,8 +108,6 @@ static void set_layout(work *w, bool few) {
 
 static int64_t clamp(int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; }
 
-typedef struct interval { int64_t first, last; } interval;
-
 /* The keys [first, last) that a query sees as far as the mask allows: causal, window and lengths are all bounds on j.
  * None: 0, 0. */
 static interval visible_keys(const attn_problem *P, const attn_sequence *S, int64_t query) {
@@ -115,6 +118,11 @@ static interval visible_keys(const attn_problem *P, const attn_sequence *S, int6
   if (P->window_left >= 0 && p - first > P->window_left) first = p - P->window_left;
   if (P->window_right >= 0 && last - 1 - p > P->window_right) last = p + P->window_right + 1;
   return last > first ? (interval){ first, last } : (interval){ 0, 0 };
+}
+
+static interval hull(interval a, interval b) {
+  if (a.first == a.last) return b;
+  return (interval){ a.first < b.first ? a.first : b.first, a.last > b.last ? a.last : b.last };
 }
 
 /* lanes_of_keys: where there are few rows. */
@@ -153,6 +161,7 @@ static work *begin(const attn_problem *P, const attn_tile *T, bool lanes_of_keys
   const void *q_row[TILE];
   w->first = w->all_last = INT64_MAX;
   w->last = w->all_first = 0;
+  memset(w->seen, 0, sizeof w->seen);
   for (int r = 0; r < w->rows; r++) {
     const int64_t head = T->first_head + r / T->rows, query = T->first_row + r % T->rows;
     w->head[r] = (int32_t)head;
@@ -166,6 +175,7 @@ static work *begin(const attn_problem *P, const attn_tile *T, bool lanes_of_keys
     if (w->first_key[r] < w->last_key[r]) {
       if (w->first_key[r] < w->first) w->first = w->first_key[r];
       if (w->last_key[r] > w->last) w->last = w->last_key[r];
+      w->seen[r / QUARTER] = hull(w->seen[r / QUARTER], seen);
     }
     if (S->mask)
       w->mask_row[r] = (const char *)S->mask
@@ -190,6 +200,52 @@ static work *begin(const attn_problem *P, const attn_tile *T, bool lanes_of_keys
   w->unit = w->prescaled ? 1 : P->scale;
   w->c = (real)(w->unit * 1.4426950408889634);
   return w;
+}
+
+/* A part of a block of keys and lanes: at the edge of what is seen, a tile's products leave away quarters of the lanes that
+ * see nothing. Their p = 0 would have added nothing. */
+typedef struct strip {
+  int64_t key, keys; /* from the block's first key on */
+  int lane, vecs;
+} strip;
+
+/* Keys of the block [key, key + n) that a quarter of the lanes sees, from its first key on. */
+static interval quarter_sees(const work *w, int quarter, int64_t key, int64_t n) {
+  const interval *seen = &w->seen[quarter];
+  return (interval){ clamp(seen->first - key, 0, n), clamp(seen->last - key, 0, n) };
+}
+
+static int quarter_vecs(const work *w, int first, int last) {
+  const int end = last * (QUARTER / LANES);
+  return (end < w->vecs ? end : w->vecs) - first * (QUARTER / LANES);
+}
+
+/* The block cut across the keys: from key `from` on, as many as the same quarters see. */
+static strip strip_of_keys(const work *w, int64_t key, int64_t n, int64_t from) {
+  int low = 4, high = 0;
+  int64_t end = n;
+  for (int i = 0; i * QUARTER < w->rows; i++) {
+    const interval of = quarter_sees(w, i, key, n);
+    if (of.first <= from && from < of.last) {
+      if (low == 4) low = i;
+      high = i + 1;
+    }
+    const int64_t bound = from < of.first ? of.first : of.last;
+    if (from < bound && bound < end) end = bound;
+  }
+  return (strip){ from, end - from, low < high ? low * QUARTER : 0, low < high ? quarter_vecs(w, low, high) : 0 };
+}
+
+/* The block cut across the lanes: from lane `from` on, as many quarters as see the same keys. */
+static strip strip_of_lanes(const work *w, int64_t key, int64_t n, int from) {
+  const int low = from / QUARTER;
+  const interval of = quarter_sees(w, low, key, n);
+  int high = low + 1;
+  for (; high * QUARTER < w->rows; high++) {
+    const interval next = quarter_sees(w, high, key, n);
+    if (next.first != of.first || next.last != of.last) break;
+  }
+  return (strip){ of.first, of.last - of.first, from, quarter_vecs(w, low, high) };
 }
 
 static void clear(const work *w, state *state) {

@@ -11,6 +11,10 @@ struct AttentionPlan {
     /// Below this many keys for each query a tile is not worth sharing.
     private static let fewestKeysToSplit = 1000.0
 
+    /// Each thread has heads of its own at a time, in so many tiles at least: a line of k that two cores read at the same
+    /// time comes from the other one's cache, which is slower; and the last ones share out the rest evenly.
+    private static let tilesOfThread = 4
+
     /// Numbers the sequences' tasks.
     init(_ problem: inout AttentionProblem) {
         let lanes = Int(attn_tile_rows(&problem.description))
@@ -29,6 +33,8 @@ struct AttentionPlan {
         description.task_count = Int64(tasks)
         let threads = Int(max(1, min(Double(attn_get_num_threads()), flops / Self.flopsPerThread)))
         description.threads = Int32(threads)
+        let rowTiles = max((problem.longestQuery + rows - 1) / rows, 1)
+        description.heads_together = Int64(threads * ((Self.tilesOfThread + rowTiles - 1) / rowTiles))
         /* A tile that is left over while the other threads wait costs a share of 1 / tasks; chunks of keys share it out. */
         description.split_keys = threads > 1 && tasks < 4 * threads && tasks % threads != 0
             && problem.scoreCount / Double(tasks * rows * heads) >= Self.fewestKeysToSplit
