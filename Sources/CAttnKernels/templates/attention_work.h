@@ -182,11 +182,12 @@ static work *begin(const attn_problem *P, const attn_tile *T, bool lanes_of_keys
           + (head * P->mask.head + query * P->mask.row) * (int64_t)attn_dtype_size(P->mask_dtype);
     w->slope[r] = P->slopes ? (real)P->slopes[head] : 0;
   }
-  for (int r = w->rows; r < w->vecs * LANES; r++) { /* idle lanes follow row 0, so that they never force a slow path */
-    w->first_key[r] = w->first_key[0];
-    w->last_key[r] = w->last_key[0];
-    w->query[r] = w->query[0];
-    w->head[r] = w->head[0];
+  /* Idle lanes follow the last row, so that they never force a slow path or see what their quarter does not. */
+  for (int r = w->rows, last = w->rows - 1; r < w->vecs * LANES; r++) {
+    w->first_key[r] = w->first_key[last];
+    w->last_key[r] = w->last_key[last];
+    w->query[r] = w->query[last];
+    w->head[r] = w->head[last];
     w->slope[r] = 0;
   }
   set_layout(w, lanes_of_keys && is_few(P, w->rows));
