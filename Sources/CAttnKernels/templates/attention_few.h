@@ -36,10 +36,11 @@ static void few_scores(work *w, int64_t key, int64_t n) {
   const attn_problem *P = w->problem;
   const operand *row[KEYS];
   keys_of(w, key, n, row);
+  const int64_t groups = GROUPS(P->head_dim);
   const int64_t step = n > 1 ? (const char *)row[1] - (const char *)row[0] : 0, width = stream_width(w->rows);
   ahead values = rows_ahead(w, w->v, P->v, key, P->value_dim);
   for (int64_t j = 0; j < n; j += width)
-    stream_rows(w->rows, GROUPS(P->head_dim), SUMMED, w->q_rows, (const char *)row[j], step, n - j < width ? n - j : width,
+    stream_rows(w->rows, groups, summed(groups), w->q_rows, (const char *)row[j], step, n - j < width ? n - j : width,
                 w->s + j, KEYS, &values);
   if (w->prescaled || boundary(w, key, n)) few_terms(w, key, n);
   for (int r = 0; r < w->rows; r++) /* lanes without a key get p = 0 */

@@ -89,8 +89,8 @@ static int64_t keys_of(work *w, int64_t key, int64_t n, const operand **row) {
 
 /* out[j][lane] = row[j] . b, of the keys and lanes of a strip. */
 static void strip_product(const strip *part, int64_t groups, const operand **row, int64_t step, const operand *b, real *out) {
-  for (int64_t d = 0; d == 0 || d < groups; d += SUMMED) {
-    const int64_t some = groups - d < SUMMED ? groups - d : SUMMED;
+  for (int64_t d = 0, most = summed(groups); d == 0 || d < groups; d += most) {
+    const int64_t some = groups - d < most ? groups - d : most;
     product_block(part->keys, part->vecs, some, row + part->key, step, b + d * TILE + part->lane, TILE,
                   out + part->key * TILE + part->lane, TILE, d > 0);
     for (int64_t j = part->key; j < part->key + part->keys; j++) row[j] += some * step;

@@ -161,9 +161,9 @@ static __attribute__((noinline)) void mend_scores(lanes_part *u, int64_t key, in
   for (int64_t j = 0; j < n; j++) {
     const bool hard_key = g->any_hard_key && g->hard_key[j];
     if (!any && !hard_key) continue;
-    for (int64_t d = 0; d == 0 || d < dims; d += SUMMED) {
+    for (int64_t d = 0, most = summed(dims); d == 0 || d < dims; d += most) {
       const operand *from = row[j] + d * step;
-      product_block(1, w->vecs, least(dims - d, SUMMED), &from, step, w->q + d * TILE, TILE, again, TILE, d > 0);
+      product_block(1, w->vecs, least(dims - d, most), &from, step, w->q + d * TILE, TILE, again, TILE, d > 0);
     }
     for (int v = 0; v < w->vecs; v++) {
       real *s = w->s + j * TILE + v * LANES;

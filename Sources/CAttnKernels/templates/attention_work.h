@@ -2,7 +2,6 @@
 
 #define TILE ((int)(256 / sizeof(real)))  /* lanes of a tile: 64 floats, 32 doubles; [KEYS][TILE] scores are 24 KB of L1 */
 #define KEYS 96                           /* a multiple of PRODUCT_ROWS */
-#define SUMMED 32                         /* operands of q.k in one running sum: short ones round less */
 #define CHUNK (5 * KEYS)                  /* rounding errors grow with the chunk, merges with their number */
 
 #define QUARTER (TILE / 4)                /* at least a vector */
@@ -35,6 +34,16 @@ static state state_in(void *memory) {
 }
 
 typedef struct interval { int64_t first, last; } interval;
+
+#ifdef FMA_ROUNDS_TWICE
+#define MOST_SUMMED 16
+#else
+#define MOST_SUMMED 32
+#endif
+
+/* Operands of q.k in one running sum, of so many in all. Short sums round less, long ones are faster: at most half of the
+ * operands, for errors below a plain FMA loop's. */
+static int64_t summed(int64_t operands) { return operands < 2 * MOST_SUMMED ? 16 : MOST_SUMMED; }
 
 /* A tile at work. Row r is query `query[r]` of head `head[r]`. */
 typedef struct work {

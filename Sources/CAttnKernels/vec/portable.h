@@ -5,6 +5,7 @@ typedef int32_t bits;
 #define VEC_BYTES 16
 #include "base.h"
 
+#define FMA_ROUNDS_TWICE
 WORD vec v_fma(vec a, vec b, vec c) { return a * b + c; }
 WORD vec v_zip_lo(vec a, vec b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
 WORD vec v_zip_hi(vec a, vec b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
