@@ -33,10 +33,38 @@ static void pack_b(attn_dtype dtype, const attn_matrix *b, int64_t k, int64_t co
   }
 }
 
+/* Rows of a that lie side by side, as in gradient^T . x: squares are read along the memory and turned. */
+WORD void pack_turned_of(attn_dtype dtype, const attn_matrix *a, int64_t m, int64_t groups, operand *block, int64_t width) {
+  const int64_t size = (int64_t)attn_dtype_size(dtype), step = a->column * size;
+  for (int64_t i = 0; i < m; i += LANES)
+    for (int64_t g = 0; g < groups; g += LANES) {
+      const char *from = (const char *)a->data + g * DEPTH * step + i * size;
+      operand *to = block + i * width + g;
+      vec square[LANES];
+      if (DEPTH == 1 && dtype == REAL_DTYPE) {
+        for (int t = 0; t < LANES; t += LOADED_COLUMNS) load_columns(from + t * size, step, square + t);
+      } else {
+        for (int t = 0; t < LANES; t++) {
+          vec lines[DEPTH];
+          operand packed[LANES];
+          for (int d = 0; d < DEPTH; d++) lines[d] = load_some(dtype, from + (t * DEPTH + d) * step, 1, LANES);
+          square[t] = v_load(operand_lanes((const real *)lines, DEPTH, 1, LANES, packed));
+        }
+        transpose(square);
+      }
+      for (int r = 0; r < LANES; r++) v_store((real *)(to + r * width), square[r]);
+    }
+}
+
 static void pack_a(attn_dtype dtype, const attn_matrix *a, int64_t m, int64_t k, void *block) {
-  const int64_t size = (int64_t)attn_dtype_size(dtype);
-  for (int64_t i = 0; i < m; i++)
-    operand_line(dtype, (const char *)a->data + i * a->row * size, a->column, k, (operand *)block + i * GROUPS(k));
+  const int64_t size = (int64_t)attn_dtype_size(dtype), groups = k / DEPTH / LANES * LANES;
+  const int64_t turned = a->row == 1 && a->column != 1 ? m / LANES * LANES : 0;
+  OF_ANY_DTYPE(dtype, pack_turned_of, a, turned, groups, block, GROUPS(k));
+  for (int64_t i = 0; i < m; i++) {
+    const int64_t first = i < turned ? groups : 0;
+    operand_line(dtype, (const char *)a->data + (i * a->row + first * DEPTH * a->column) * size, a->column, k - first * DEPTH,
+                 (operand *)block + i * GROUPS(k) + first);
+  }
 }
 
 static void multiply(int64_t m, int64_t k, const void *block, const void *panel, void *c, int64_t c_step, bool add) {
