@@ -1,10 +1,11 @@
-"""Times swiftattn beside its peers in one run: python Benchmarks [--quick] [--filter WORDS]."""
+"""Times swiftattn beside its peers in one run: python Benchmarks [--quick] [--filter PATTERN]."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -27,7 +28,9 @@ from team import Worker, WorkerFailure
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python Benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="the core cases in three minutes")
-    parser.add_argument("--filter", default="", metavar="WORDS", help="only cases whose name contains this")
+    parser.add_argument(
+        "--filter", default="", type=re.compile, metavar="PATTERN", help="only cases in whose name this is found"
+    )
     parser.add_argument("--threads", type=int, default=2, help="of every contender (default 2)")
     parser.add_argument(
         "--json",
@@ -140,9 +143,9 @@ def show(
 
 def main() -> int:
     words = arguments()
-    cases = [case for case in all_cases() if words.filter in case.name and (case.quick or not words.quick)]
+    cases = [case for case in all_cases() if words.filter.search(case.name) and (case.quick or not words.quick)]
     if not cases:
-        print(f"no case has {words.filter!r} in its name", file=sys.stderr)
+        print(f"no case has {words.filter.pattern!r} in its name", file=sys.stderr)
         return 2
     console = report.console()
     start = time.time()

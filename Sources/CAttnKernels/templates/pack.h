@@ -2,34 +2,35 @@
 
 /* count (<= LANES) elements, converted; the lanes behind them are 0. */
 WORD vec load_some(attn_dtype dtype, const void *x, int64_t stride, int64_t count) {
+  const bool whole = stride == 1 && count == LANES;
+  if (dtype == ATTN_BOOL) { /* a mask: 0 where true, -inf where false */
+    int8_t bytes[LANES];
+    memset(bytes, 1, sizeof bytes);
+    if (whole) memcpy(bytes, x, sizeof bytes);
+    else for (int64_t i = 0; i < count; i++) bytes[i] = ((const int8_t *)x)[i * stride];
+    return v_select(v_from_i8(bytes) == (vec){0}, v_set1(-(real)__builtin_inff()), (vec){0});
+  }
 #if REAL_IS_FLOAT
   if (dtype != ATTN_F32) {
-    if (dtype == ATTN_BOOL) { /* a mask: 0 where true, -inf where false */
-      vec v = {0};
-      for (int64_t i = 0; i < count; i++) v[i] = ((const uint8_t *)x)[i * stride] ? 0.0f : -__builtin_inff();
-      return v;
-    }
     uint16_t half[LANES] __attribute__((aligned(VEC_BYTES))) = {0};
     const uint16_t *from = x;
-    if (stride == 1 && count == LANES) memcpy(half, from, sizeof half);
+    if (whole) memcpy(half, from, sizeof half);
     else for (int64_t i = 0; i < count; i++) half[i] = from[i * stride];
     return dtype == ATTN_F16 ? v_from_f16(v_load_half(half)) : v_from_bf16(v_load_half(half));
   }
-#else
+#endif
+  real some[LANES] = {0};
+#if !REAL_IS_FLOAT
   if (dtype != ATTN_F64) {
-    vec v = {0};
-    for (int64_t i = 0; i < count; i++)
-      v[i] = dtype == ATTN_BOOL ? (((const uint8_t *)x)[i * stride] ? 0.0 : -__builtin_inf())
-                                : (double)((const float *)x)[i * stride];
-    return v;
+    for (int64_t i = 0; i < count; i++) some[i] = ((const float *)x)[i * stride];
+    return v_load(some);
   }
 #endif
-  if (stride == 1 && count == LANES) return v_load(x);
+  if (whole) return v_load(x);
   typedef real unaligned __attribute__((aligned(2))); /* it may be a pair of 16-bit numbers */
-  vec v = {0};
   const unaligned *from = x;
-  for (int64_t i = 0; i < count; i++) v[i] = from[i * stride];
-  return v;
+  for (int64_t i = 0; i < count; i++) some[i] = from[i * stride];
+  return v_load(some);
 }
 
 /* Stores the first count (<= LANES) lanes, rounded to the dtype. */
@@ -134,20 +135,30 @@ WORD void load_columns(const char *rows, int64_t step, vec columns[LANES]) {
 }
 #endif
 
+WORD void load_transposed_of(attn_dtype dtype, const void *const *rows, int64_t row_count, int64_t stride, int64_t count,
+                             real *columns, int64_t step) {
+  const int64_t size = (int64_t)attn_dtype_size(dtype);
+  for (int64_t r = 0; r < row_count; r += LANES)
+    for (int64_t c = 0; c < count; c += LANES) {
+      const int64_t some = count - c < LANES ? count - c : LANES, filled = row_count - r < LANES ? row_count - r : LANES;
+      vec square[LANES];
+      if (stride == 1 && some == LANES && filled == LANES) {
+#pragma clang loop unroll(full)
+        for (int i = 0; i < LANES; i++) square[i] = load_some(dtype, (const char *)rows[r + i] + c * size, 1, LANES);
+      } else {
+        for (int i = 0; i < LANES; i++)
+          square[i] = i < filled ? load_some(dtype, (const char *)rows[r + i] + c * stride * size, stride, some) : (vec){0};
+      }
+      transpose(square);
+      for (int i = 0; i < some; i++) v_store(columns + (c + i) * step + r, square[i]);
+    }
+}
+
 /* columns[c * step + r] = rows[r][c * stride] for `count` columns; lanes from row_count up to the next multiple of
  * LANES are 0. */
 static void load_transposed(attn_dtype dtype, const void *const *rows, int64_t row_count, int64_t stride, int64_t count,
                             real *columns, int64_t step) {
-  const int64_t bytes = stride * (int64_t)attn_dtype_size(dtype);
-  for (int64_t r = 0; r < row_count; r += LANES)
-    for (int64_t c = 0; c < count; c += LANES) {
-      const int64_t some = count - c < LANES ? count - c : LANES;
-      vec square[LANES];
-      for (int i = 0; i < LANES; i++)
-        square[i] = r + i < row_count ? load_some(dtype, (const char *)rows[r + i] + c * bytes, stride, some) : (vec){0};
-      transpose(square);
-      for (int i = 0; i < some; i++) v_store(columns + (c + i) * step + r, square[i]);
-    }
+  OF_ANY_DTYPE(dtype, load_transposed_of, rows, row_count, stride, count, columns, step);
 }
 
 /* rows[r][c * stride] = columns[c * step + r], rounded to the dtype: the way back. */
