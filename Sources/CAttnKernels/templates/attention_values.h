@@ -20,17 +20,24 @@ static bool sees(const work *w, int r, int64_t key, int64_t j) {
       && (!w->sequence->mask || w->bias[j * w->s_key + r * w->s_row] > -INFINITE);
 }
 
+static const real *value_row(work *w, const lines *v, int64_t j, real *copy) {
+  const char *row = v->first + j * v->row * (int64_t)attn_dtype_size(v->dtype);
+  if (v->dtype == REAL_DTYPE && v->element == 1) return (const real *)row;
+  load_row(v->dtype, row, v->element, w->problem->value_dim, copy);
+  return copy;
+}
+
 /* Where some rows do not see some keys, p = 0 must hide NaN and Inf values: 0 * NaN would not. Such elements become 0 in
  * w->values and are added to the rows that see them. False: there are none. */
 static bool set_apart_nonfinite(work *w, state *state, const lines *v, int64_t key, int64_t n) {
   if (!w->sequence->mask && !boundary(w, key, n)) return false;
-  const int64_t dv = w->problem->value_dim, bytes = v->row * (int64_t)attn_dtype_size(v->dtype);
-  bool any = false;
+  const int64_t dv = w->problem->value_dim;
+  bool finite = true;
+  for (int64_t j = 0; j < n && finite; j++) finite = all_finite(value_row(w, v, j, w->values), dv);
+  if (finite) return false;
   for (int64_t j = 0; j < n; j++) {
     real *value = w->values + j * dv;
-    load_row(v->dtype, v->first + j * bytes, v->element, dv, value);
-    if (all_finite(value, dv)) continue;
-    any = true;
+    load_row(v->dtype, v->first + j * v->row * (int64_t)attn_dtype_size(v->dtype), v->element, dv, value);
     for (int64_t d = 0; d < dv; d++) {
       const real x = value[d];
       if (x * TO_INFINITY * 0 == 0) continue;
@@ -39,7 +46,7 @@ static bool set_apart_nonfinite(work *w, state *state, const lines *v, int64_t k
         if (sees(w, r, key, j)) state->o[d * w->o_dim + r * w->o_row] += w->s[j * w->s_key + r * w->s_row] * x;
     }
   }
-  return any;
+  return true;
 }
 
 /* v of a block of keys, without what is set apart. */
