@@ -25,23 +25,31 @@ static void few_terms(work *w, int64_t key, int64_t n) {
   }
 }
 
-/* Rows [key, ...) of k or v to be asked for; none where they are not evenly apart. */
-static ahead rows_ahead(const work *w, const char *x, attn_strides step, int64_t key, int64_t width) {
-  const int64_t size = (int64_t)attn_dtype_size(w->problem->kv_dtype);
-  const bool even = !w->sequence->blocks && step.element == 1;
-  return (ahead){ even ? x + key * step.row * size : NULL, 0, step.row == width ? INT64_MAX / 2 : width * size, step.row * size };
+/* What follows `by` bytes behind the first of these rows of k or v; nothing where they are copies, or come from blocks. */
+static ahead rows_ahead(const work *w, const char *first, attn_strides step, int64_t width, int64_t by) {
+  const int64_t size = (int64_t)attn_dtype_size(w->problem->kv_dtype), row = step.row * size;
+  if (w->sequence->blocks || w->problem->kv_dtype == ATTN_I8 || step.element != 1 || width == 0) return (ahead){ first, 0, 0, 0 };
+  if (step.row == width) return (ahead){ first + by, 0, INT64_MAX / 2, 0 };
+  return (ahead){ first + by / (width * size) * row, 0, width * size, row };
 }
+
+#define KEYS_AHEAD 16384 /* bytes: a few rows of k for each lane, and no more than the first-level cache holds */
 
 static void few_scores(work *w, int64_t key, int64_t n) {
   const attn_problem *P = w->problem;
-  const operand *row[KEYS];
-  keys_of(w, key, n, row);
-  const int64_t groups = GROUPS(P->head_dim);
-  const int64_t step = n > 1 ? (const char *)row[1] - (const char *)row[0] : 0, width = stream_width(w->rows);
-  ahead values = rows_ahead(w, w->v, P->v, key, P->value_dim);
+  const int64_t d = P->head_dim, width = stream_width(w->rows);
+  lines k = lines_of(w, w->k, P->k, P->k_block, w->k_scales, key, n, d);
+  int64_t step = k.row * (int64_t)attn_dtype_size(k.dtype);
+  if (!operands_lie(k.dtype, k.element, d)) {
+    const operand *row[KEYS];
+    operand_rows(k.dtype, k.first, k.row, k.element, n, d, w->k_block, row);
+    step = GROUPS(d) * (int64_t)sizeof(operand);
+    k = (lines){ (const char *)w->k_block, REAL_DTYPE, d, 1 };
+  }
+  ahead later = rows_ahead(w, k.first, P->k, d, KEYS_AHEAD);
   for (int64_t j = 0; j < n; j += width)
-    stream_rows(w->rows, groups, summed(groups), w->q_rows, (const char *)row[j], step, n - j < width ? n - j : width,
-                w->s + j, KEYS, &values);
+    stream_rows(k.dtype, w->rows, GROUPS(d), summed(GROUPS(d)), w->q_rows, k.first + j * step, step, n - j < width ? n - j : width,
+                w->s + j, KEYS, &later);
   if (w->prescaled || boundary(w, key, n)) few_terms(w, key, n);
   for (int r = 0; r < w->rows; r++) /* lanes without a key get p = 0 */
     for (int64_t j = n; j % LANES; j++) w->s[r * KEYS + j] = -INFINITE;
@@ -92,26 +100,39 @@ static void few_softmax_step(work *w, state *state, int64_t n) {
   }
 }
 
-/* o[i][d] += sum over j < n of p[i][j] v[j][d] for vecs vectors of d, as product_tile sums; v of this dtype, its rows `step`
- * bytes apart. Pairs of keys are made on the way: they serve so few rows that a block of them would cost as much. */
-WORD void weigh_of(const int rows, const int vecs, int64_t n, const operand *const *p, const char *v, int64_t step, real *o,
-                   int64_t o_step, ahead *next) {
-  vec sum[4][PRODUCT_VECS];
+/* Tiles of p v: WEIGHED_ROWS rows by WEIGHED_VECS vectors of value dims; where those two take two passes over v, two rows by
+ * twice as many, which read it in memory's order, so that the hardware foresees it. */
+#define WEIGHED_ROWS 4
+#define WEIGHED_VECS PRODUCT_VECS
+#define WIDE_ROWS 2
+#define WIDE_VECS (2 * PRODUCT_VECS)
+
+/* o[i][d] += sum over j < n of p[i][j] v[j][d] for vecs vectors of d, as product_tile sums; rows of v, as operands_lie says,
+ * `step` bytes apart. Pairs of keys are made on the way: they serve so few rows that a block of them would cost as much. */
+WORD void weigh_of(const attn_dtype dtype, const int rows, const int vecs, int64_t n, const operand *const *p, const char *v,
+                   int64_t step, real *o, int64_t o_step, ahead *next) {
+  const int64_t bytes = vecs * LANES * OPERAND_BYTES(dtype);
+  const int lines = vecs > WEIGHED_VECS ? 0 : (int)(bytes + 63) / 64;
+  ahead later = *next;
+  vec sum[WEIGHED_ROWS][WIDE_VECS];
 #pragma clang loop unroll(full)
   for (int i = 0; i < rows; i++)
 #pragma clang loop unroll(full)
     for (int k = 0; k < vecs; k++) sum[i][k] = (vec){0};
   for (int64_t g = 0; g < GROUPS(n); g++, v += DEPTH * step) {
-    operands lanes[PRODUCT_VECS];
-    load_values(v, DEPTH * (g + 1) > n ? NULL : v + step, vecs, lanes);
-    ask(next, vecs * LANES * (int)sizeof(operand) / 64);
+    operands lanes[WIDE_VECS];
+    load_values(dtype, v, DEPTH * (g + 1) > n ? NULL : v + step, vecs, lanes);
+    const char *line = lines ? advance(&later, bytes) : NULL;
 #pragma clang loop unroll(full)
-    for (int i = 0; i < rows; i++) {
+    for (int i = 0; i < (rows > lines ? rows : lines); i++) {
+      if (i < lines) ask(line + 64 * i);
+      if (i >= rows) continue;
       const operands broadcast = v_repeat(p[i][g]);
 #pragma clang loop unroll(full)
       for (int k = 0; k < vecs; k++) sum[i][k] = v_dot(broadcast, lanes[k], sum[i][k]);
     }
   }
+  *next = later;
 #pragma clang loop unroll(full)
   for (int i = 0; i < rows; i++)
 #pragma clang loop unroll(full)
@@ -121,22 +142,25 @@ WORD void weigh_of(const int rows, const int vecs, int64_t n, const operand *con
     }
 }
 
-#define WEIGH(R, V) weigh_of(R, V, n, p, v, step, o, o_step, next); break
-
-static void weigh(int64_t rows, int64_t vecs, int64_t n, const operand *const *p, const char *v, int64_t step, real *o,
-                  int64_t o_step, ahead *next) {
-  switch (vecs == WEIGHED_VECS ? -rows : rows) {
-    case -1: WEIGH(1, WEIGHED_VECS);
-    case -2: WEIGH(2, WEIGHED_VECS);
-    case -3: WEIGH(3, WEIGHED_VECS);
-    case -4: WEIGH(4, WEIGHED_VECS);
-#if VALUE_VECS < WEIGHED_VECS
-    case 1: WEIGH(1, VALUE_VECS);
-    case 2: WEIGH(2, VALUE_VECS);
-    case 3: WEIGH(3, VALUE_VECS);
-    default: WEIGH(4, VALUE_VECS);
-#endif
+#define WEIGH(DTYPE, R, V) weigh_of(DTYPE, R, V, n, p, v, step, o, o_step, next); break
+#define WEIGH_ALL(DTYPE, rows, vecs)                     \
+  switch (vecs == VALUE_VECS ? rows : rows + 4) {        \
+    case 1: WEIGH(DTYPE, 1, VALUE_VECS);                 \
+    case 2: WEIGH(DTYPE, 2, VALUE_VECS);                 \
+    case 3: WEIGH(DTYPE, 3, VALUE_VECS);                 \
+    case 4: WEIGH(DTYPE, 4, VALUE_VECS);                 \
+    case 5: WEIGH(DTYPE, 1, WEIGHED_VECS);               \
+    case 6: WEIGH(DTYPE, 2, WEIGHED_VECS);               \
+    case 7: WEIGH(DTYPE, 3, WEIGHED_VECS);               \
+    default: WEIGH(DTYPE, 4, WEIGHED_VECS);              \
   }
+
+/* v of a dtype whose operands lie. */
+static void weigh(attn_dtype dtype, int64_t rows, int64_t vecs, int64_t n, const operand *const *p, const char *v, int64_t step,
+                  real *o, int64_t o_step, ahead *next) {
+  if (vecs <= WEIGHED_VECS) { OF_LYING(dtype, WEIGH_ALL, rows, vecs); }
+  else if (rows == 1) weigh_of(REAL_DTYPE, 1, WIDE_VECS, n, p, v, step, o, o_step, next);
+  else weigh_of(REAL_DTYPE, WIDE_ROWS, WIDE_VECS, n, p, v, step, o, o_step, next);
 }
 
 static void few_accumulate(work *w, state *state, int64_t key, int64_t n) {
@@ -145,14 +169,17 @@ static void few_accumulate(work *w, state *state, int64_t key, int64_t n) {
   const operand *p[STREAM_ROWS];
   for (int r = 0; r < w->rows; r++) p[r] = operand_reals(w->s + r * KEYS, n, w->p + r * GROUPS(KEYS));
   const lines v = values_of(w, state, key, n);
-  const int64_t step = v.row * (int64_t)attn_dtype_size(v.dtype);
-  if (v.dtype == VALUE_DTYPE && v.element == 1 && dv % (VALUE_VECS * LANES) == 0) {
-    ahead keys = rows_ahead(w, w->k, P->k, key + n, P->head_dim);
+  const int64_t size = (int64_t)attn_dtype_size(v.dtype), step = v.row * size;
+  if (operands_lie(v.dtype, v.element, dv) && dv % (VALUE_VECS * LANES) == 0) {
+    const bool wide = PRODUCT_VECS == 4 && DEPTH == 1 && v.dtype == REAL_DTYPE && dv == WIDE_VECS * LANES;
+    const int64_t most_rows = wide ? WIDE_ROWS : WEIGHED_ROWS, most_vecs = wide ? WIDE_VECS : WEIGHED_VECS;
+    ahead later = rows_ahead(w, v.first, P->v, dv, n * step);
     for (int64_t d = 0, vecs; d < dv; d += vecs * LANES) {
-      vecs = dv - d < WEIGHED_VECS * LANES ? VALUE_VECS : WEIGHED_VECS;
-      for (int r = 0; r < w->rows; r += 4)
-        weigh(w->rows - r < 4 ? w->rows - r : 4, vecs, n, p + r, v.first + d * (int64_t)attn_dtype_size(VALUE_DTYPE), step,
-              state->o + r * dv + d, dv, &keys);
+      vecs = dv - d < most_vecs * LANES ? VALUE_VECS : most_vecs;
+      for (int64_t r = 0, some; r < w->rows; r += some) {
+        some = w->rows - r < most_rows ? w->rows - r : most_rows;
+        weigh(v.dtype, some, vecs, n, p + r, v.first + d * size, step, state->o + r * dv + d, dv, &later);
+      }
     }
     return;
   }

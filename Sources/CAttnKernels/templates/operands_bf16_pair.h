@@ -77,11 +77,19 @@ static const operand *operand_lanes(const real *s, int64_t count, int64_t vecs, 
   return block;
 }
 
-#define VALUE_DTYPE ATTN_BF16
+/* Whether rows of `width` elements, `step` apart, can be read as operands where they lie. */
+static bool operands_lie(attn_dtype dtype, int64_t step, int64_t width) {
+  return dtype == ATTN_BF16 && step == 1 && width % 2 == 0;
+}
+
+#define OF_LYING(dtype, FUNCTION, ...) FUNCTION(ATTN_BF16, __VA_ARGS__)
+#define OPERAND_BYTES(dtype) ((int64_t)sizeof(operand))
+#define COLUMN_DTYPE(dtype) ATTN_F32 /* pairs move as floats do */
+
 #define VALUE_VECS 2 /* of value dims that are loaded at a time */
-#define WEIGHED_VECS 2 /* and that are summed at a time for few queries */
 /* Value dims of two keys as pairs; NULL: there is no second key. */
-WORD void load_values(const char *row, const char *next_row, const int vecs, operands *lanes) {
+WORD void load_values(const attn_dtype dtype, const char *row, const char *next_row, const int vecs, operands *lanes) {
+  (void)dtype;
   static const uint16_t nothing[PRODUCT_VECS * LANES];
   const uint16_t *low = (const uint16_t *)row, *high = next_row ? (const uint16_t *)next_row : nothing;
 #pragma clang loop unroll(full)

@@ -38,14 +38,32 @@ static const operand *operand_lanes(const real *s, int64_t count, int64_t vecs, 
   return s;
 }
 
-#define VALUE_DTYPE REAL_DTYPE
+/* Whether rows of `width` elements, `step` apart, can be read as operands where they lie. */
+static bool operands_lie(attn_dtype dtype, int64_t step, int64_t width) {
+  (void)width;
+  return step == 1 && (dtype == REAL_DTYPE || (REAL_IS_FLOAT && (dtype == ATTN_F16 || dtype == ATTN_BF16)));
+}
+
+/* FUNCTION(dtype, ...) with the dtype of rows that lie so as a constant. */
+#if REAL_IS_FLOAT
+#define OF_LYING(dtype, FUNCTION, ...)                       \
+  switch (dtype) {                                           \
+    case ATTN_F16: FUNCTION(ATTN_F16, __VA_ARGS__); break;   \
+    case ATTN_BF16: FUNCTION(ATTN_BF16, __VA_ARGS__); break; \
+    default: FUNCTION(ATTN_F32, __VA_ARGS__);                \
+  }
+#else
+#define OF_LYING(dtype, FUNCTION, ...) FUNCTION(ATTN_F64, __VA_ARGS__)
+#endif
+#define OPERAND_BYTES(dtype) ((int64_t)attn_dtype_size(dtype)) /* of such a row */
+#define COLUMN_DTYPE(dtype) (dtype)                            /* as which its operands are put in lanes */
+
 #define VALUE_VECS 1 /* of value dims that are loaded at a time */
-#define WEIGHED_VECS PRODUCT_VECS /* and that are summed at a time for few queries */
 /* Value dims of one key as operands. */
-WORD void load_values(const char *row, const char *next_row, const int vecs, operands *lanes) {
+WORD void load_values(const attn_dtype dtype, const char *row, const char *next_row, const int vecs, operands *lanes) {
   (void)next_row;
 #pragma clang loop unroll(full)
-  for (int k = 0; k < vecs; k++) lanes[k] = v_operands((const operand *)row + k * LANES);
+  for (int k = 0; k < vecs; k++) lanes[k] = load_some(dtype, row + k * LANES * OPERAND_BYTES(dtype), 1, LANES);
 }
 
 /* A row of reals as operands. */

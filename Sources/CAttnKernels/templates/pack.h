@@ -127,10 +127,10 @@ WORD void transpose(vec square[LANES]) {
 
 #ifndef LOADED_COLUMNS
 #define LOADED_COLUMNS LANES /* that are loaded from LANES rows at a time */
-/* columns[t] = lane t of LANES rows, `step` bytes apart. */
-WORD void load_columns(const char *rows, int64_t step, vec columns[LANES]) {
+/* columns[t] = element t of LANES rows, `step` bytes apart. */
+WORD void load_columns(const attn_dtype dtype, const char *rows, int64_t step, vec columns[LANES]) {
 #pragma clang loop unroll(full)
-  for (int r = 0; r < LANES; r++) columns[r] = v_load(rows + r * step);
+  for (int r = 0; r < LANES; r++) columns[r] = load_some(dtype, rows + r * step, 1, LANES);
   transpose(columns);
 }
 #endif

@@ -21,77 +21,82 @@ static void operands_side_by_side(attn_dtype dtype, const void *const *rows, int
   }
 }
 
-/* Rows that are read next, asked for line by line in their order while others are worked on: the hardware foresees neither a
- * change of matrix nor steps across many rows. They are more than the first-level cache holds, so they go to the second. Behind
- * the last row it asks for nothing that exists, which does no harm. */
+/* Rows that are read later, asked for in their order while others are worked on: the hardware foresees neither a change of matrix
+ * nor steps across many rows. Requests come one by one between the operations: a core can wait for about 24 lines, and drops
+ * what comes faster than they arrive. They go to the second-level cache, past the first-level one's own foresight, which these
+ * rows would only confuse. Behind the last row nothing exists, which does no harm. */
 typedef struct ahead {
-  const char *row; /* NULL: nothing is asked for */
-  int64_t at, width, step; /* bytes; rows that lie side by side are one */
+  const char *row;
+  int64_t at, width, step; /* bytes; rows that lie side by side are one, and none is one of width 0 that never ends */
 } ahead;
 
-WORD void ask(ahead *next, int lines) {
-  if (!next->row) return;
-#pragma clang loop unroll(full)
-  for (int i = 0; i < lines; i++) __builtin_prefetch(next->row + next->at + 64 * i, 0, 2);
-  const bool ends = (next->at += 64 * lines) >= next->width;
+/* Where the next `bytes` lie. */
+WORD const char *advance(ahead *next, int64_t bytes) {
+  const char *here = next->row + next->at;
+  const bool ends = (next->at += bytes) >= next->width;
   next->row += ends ? next->step : 0;
   next->at = ends ? 0 : next->at;
+  return here;
 }
 
-/* a as operands_side_by_side left it; rows of b lie b_step bytes apart. */
+WORD void ask(const char *line) { __builtin_prefetch(line, 0, 2); }
+
+/* a as operands_side_by_side left it; rows of b, as operands_lie says, are b_step bytes apart. */
 #define STREAM_ARGUMENTS                                                                                              \
   int64_t n, int64_t summed, const operand *a, const char *b, int64_t b_step, int64_t lanes, real *c, int64_t c_step, \
       ahead *next
 
-/* sum[i] += sum over t < count of a[t][i] * columns[t] */
-WORD void stream_columns(const int rows, const int count, const operand *a, const vec *columns, vec *sum) {
+/* sum[i] += a[i] * column */
+WORD void stream_column(const int rows, const operand *a, vec column, vec *sum) {
 #pragma clang loop unroll(full)
-  for (int t = 0; t < count; t++)
-#pragma clang loop unroll(full)
-    for (int i = 0; i < rows; i++) sum[i] = v_dot(v_repeat(a[t * rows + i]), v_as_operands(columns[t]), sum[i]);
+  for (int i = 0; i < rows; i++) sum[i] = v_dot(v_repeat(a[i]), v_as_operands(column), sum[i]);
 }
 
 /* The end of a run, or lanes without a row: nothing is read beyond. Apart, so that the rest stays in registers. */
-static __attribute__((noinline)) void load_edge(const char *b, int64_t b_step, int64_t lanes, int64_t count, vec *square) {
-  for (int r = 0; r < LANES; r++) square[r] = r < lanes ? load_some(REAL_DTYPE, b + r * b_step, 1, count) : (vec){0};
+static __attribute__((noinline)) void load_edge(attn_dtype dtype, const char *b, int64_t b_step, int64_t lanes, int64_t count,
+                                                vec *square) {
+  for (int r = 0; r < LANES; r++) square[r] = r < lanes ? load_some(dtype, b + r * b_step, 1, count) : (vec){0};
   transpose(square);
 }
 
 /* Sums over operands [p, end), from zero: sum[h][i] of LANES rows b for each h. */
-WORD void stream_run(const int rows, const int groups, int64_t p, int64_t end, const operand *a, const char *b,
-                     int64_t b_step, int64_t lanes, vec (*sum)[STREAM_ROWS], ahead *next) {
-  const int64_t size = sizeof(operand);
+WORD void stream_run(const attn_dtype dtype, const int rows, const int groups, int64_t p, int64_t end, const operand *a,
+                     const char *b, int64_t b_step, int64_t lanes, vec (*sum)[STREAM_ROWS], ahead *next) {
+  const int64_t size = OPERAND_BYTES(dtype), piece = LANES * size; /* a column's share of what is asked for */
 #pragma clang loop unroll(full)
   for (int h = 0; h < groups; h++)
 #pragma clang loop unroll(full)
     for (int i = 0; i < rows; i++) sum[h][i] = (vec){0};
-  for (; lanes == groups * LANES && p + LANES <= end; p += LANES) {
-    ask(next, groups * LANES * LANES * (int)sizeof(operand) / 64); /* as much as is read here */
+  for (; lanes == groups * LANES && p + LANES <= end; p += LANES)
 #pragma clang loop unroll(full)
     for (int t = 0; t < LANES; t += LOADED_COLUMNS) /* few at a time: their sums run beside the next ones' shuffles */
 #pragma clang loop unroll(full)
       for (int h = 0; h < groups; h++) {
         vec columns[LOADED_COLUMNS];
-        load_columns(b + h * LANES * b_step + (p + t) * size, b_step, columns);
-        stream_columns(rows, LOADED_COLUMNS, a + (p + t) * rows, columns, sum[h]);
+        load_columns(COLUMN_DTYPE(dtype), b + h * LANES * b_step + (p + t) * size, b_step, columns);
+        const char *later = advance(next, LOADED_COLUMNS * piece);
+#pragma clang loop unroll(full)
+        for (int i = 0; i < LOADED_COLUMNS; i++) {
+          if (i * piece % 64 == 0) ask(later + i * piece);
+          stream_column(rows, a + (p + t + i) * rows, columns[i], sum[h]);
+        }
       }
-  }
   for (; p < end; p += LANES)
     for (int h = 0; h < groups; h++) {
       const int64_t some = end - p < LANES ? end - p : LANES;
       vec edge[LANES];
-      load_edge(b + h * LANES * b_step + p * size, b_step, lanes - h * LANES, some, edge);
-      for (int t = 0; t < some; t++) stream_columns(rows, 1, a + (p + t) * rows, edge + t, sum[h]);
+      load_edge(COLUMN_DTYPE(dtype), b + h * LANES * b_step + p * size, b_step, lanes - h * LANES, some, edge);
+      for (int t = 0; t < some; t++) stream_column(rows, a + (p + t) * rows, edge[t], sum[h]);
     }
 }
 
 /* c[i][lane] = sum over p < n of a[p][i] * b[lane][p], for rows b in groups of LANES, whose operands are transposed in
  * registers. The first short sum is taken as it is: 0 + x would turn -0 into 0. */
-WORD void stream_rows_of(const int rows, const int groups, STREAM_ARGUMENTS) {
+WORD void stream_rows_of(const attn_dtype dtype, const int rows, const int groups, STREAM_ARGUMENTS) {
   vec total[2][STREAM_ROWS], sum[2][STREAM_ROWS];
-  stream_run(rows, groups, 0, summed < n ? summed : n, a, b, b_step, lanes, total, next);
+  stream_run(dtype, rows, groups, 0, summed < n ? summed : n, a, b, b_step, lanes, total, next);
   for (int64_t p = summed; p < n; p += summed) {
-    stream_run(rows, groups, p, p + summed < n ? p + summed : n, a, b, b_step, lanes, sum, next);
+    stream_run(dtype, rows, groups, p, p + summed < n ? p + summed : n, a, b, b_step, lanes, sum, next);
 #pragma clang loop unroll(full)
     for (int h = 0; h < groups; h++)
 #pragma clang loop unroll(full)
@@ -103,25 +108,27 @@ WORD void stream_rows_of(const int rows, const int groups, STREAM_ARGUMENTS) {
     for (int i = 0; i < rows; i++) v_store(c + i * c_step + h * LANES, total[h][i]);
 }
 
-/* How many rows b a call takes at most: sums of few rows wait for one another, so two groups run side by side. */
-WORD int64_t stream_width(int64_t rows) { return rows < PRODUCT_VECS ? 2 * LANES : LANES; }
+/* How many rows b a call takes at most: a single sum waits for itself, so two groups run side by side where registers are few. */
+WORD int64_t stream_width(int64_t rows) { return PRODUCT_VECS == 2 && rows == 1 ? 2 * LANES : LANES; }
 
-#define STREAM(R, G) stream_rows_of(R, G, n, summed, a, b, b_step, lanes, c, c_step, next); break
-
-static void stream_rows(int64_t rows, STREAM_ARGUMENTS) {
-  switch (lanes > LANES ? -rows : rows) {
-    case -1: STREAM(1, 2);
-#if PRODUCT_VECS == 4
-    case -2: STREAM(2, 2);
-    case -3: STREAM(3, 2);
+#define STREAM(DTYPE, R, G) stream_rows_of(DTYPE, R, G, n, summed, a, b, b_step, lanes, c, c_step, next); break
+#if PRODUCT_VECS == 2
+#define STREAM_PAIR(DTYPE) case -1: STREAM(DTYPE, 1, 2);
+#else
+#define STREAM_PAIR(DTYPE)
 #endif
-    case 1: STREAM(1, 1);
-    case 2: STREAM(2, 1);
-    case 3: STREAM(3, 1);
-    case 4: STREAM(4, 1);
-    case 5: STREAM(5, 1);
-    case 6: STREAM(6, 1);
-    case 7: STREAM(7, 1);
-    default: STREAM(8, 1);
+#define STREAM_ALL(DTYPE, rows)              \
+  switch (lanes > LANES ? -rows : rows) {    \
+    STREAM_PAIR(DTYPE)                       \
+    case 1: STREAM(DTYPE, 1, 1);             \
+    case 2: STREAM(DTYPE, 2, 1);             \
+    case 3: STREAM(DTYPE, 3, 1);             \
+    case 4: STREAM(DTYPE, 4, 1);             \
+    case 5: STREAM(DTYPE, 5, 1);             \
+    case 6: STREAM(DTYPE, 6, 1);             \
+    case 7: STREAM(DTYPE, 7, 1);             \
+    default: STREAM(DTYPE, 8, 1);            \
   }
-}
+
+/* b of a dtype whose operands lie. */
+static void stream_rows(attn_dtype dtype, int64_t rows, STREAM_ARGUMENTS) { OF_LYING(dtype, STREAM_ALL, rows); }

@@ -31,18 +31,24 @@ WORD void transpose(vec square[8]) {
   v_transpose_halves(part[1], square + 4);
 }
 
-#define LOADED_COLUMNS 4
-/* columns[t] = lane t of 8 rows, `step` bytes apart; memory puts the halves in their places, a third of the shuffles less. */
-WORD void load_columns(const char *rows, int64_t step, vec columns[4]) {
-  __m256 part[4];
-#pragma clang loop unroll(full)
-  for (int i = 0; i < 4; i++)
-    part[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps((const float *)(rows + i * step))),
-                                   _mm_loadu_ps((const float *)(rows + (4 + i) * step)), 1);
-  v_transpose_halves(part, columns);
-}
-
 #define HAS_F16_WORDS
 WORD vec v_from_f16(halfvec h) { return (vec)_mm256_cvtph_ps((__m128i)h); }
 WORD halfvec v_to_f16(vec v) { return (halfvec)_mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT); }
 #include "float_words.h"
+
+/* Four neighbours from each of two places, 16-bit numbers widened. */
+WORD vec v_side_by_side(const attn_dtype dtype, const char *low, const char *high) {
+  if (dtype == ATTN_F32)
+    return (vec)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps((const float *)low)), _mm_loadu_ps((const float *)high), 1);
+  const halfvec both = (halfvec)_mm_unpacklo_epi64(_mm_loadl_epi64((const __m128i *)low), _mm_loadl_epi64((const __m128i *)high));
+  return dtype == ATTN_F16 ? v_from_f16(both) : v_from_bf16(both);
+}
+
+#define LOADED_COLUMNS 4
+/* columns[t] = element t of 8 rows, `step` bytes apart; memory puts the halves in their places, a third of the shuffles less. */
+WORD void load_columns(const attn_dtype dtype, const char *rows, int64_t step, vec columns[4]) {
+  __m256 part[4];
+#pragma clang loop unroll(full)
+  for (int i = 0; i < 4; i++) part[i] = (__m256)v_side_by_side(dtype, rows + i * step, rows + (4 + i) * step);
+  v_transpose_halves(part, columns);
+}

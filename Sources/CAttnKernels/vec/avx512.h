@@ -41,26 +41,6 @@ WORD void transpose(vec square[16]) {
   for (int g = 0; g < 4; g++) v_transpose_quarters(part[g], square + 4 * g);
 }
 
-#define LOADED_COLUMNS 4
-/* columns[t] = lane t of 16 rows, `step` bytes apart; memory puts the quarters in their places, half the shuffles. */
-WORD void load_columns(const char *rows, int64_t step, vec columns[4]) {
-  const char *row[4]; /* four bases and multiples of the step address 16 rows */
-  __m512 part[4];
-#pragma clang loop unroll(full)
-  for (int q = 0; q < 4; q++) {
-    row[q] = rows + 4 * q * step;
-    __asm__("" : "+r"(row[q])); /* or the compiler keeps 16 pointers, most of them on the stack */
-  }
-#pragma clang loop unroll(full)
-  for (int i = 0; i < 4; i++) {
-    part[i] = _mm512_castps128_ps512(_mm_loadu_ps((const float *)(row[0] + i * step)));
-    part[i] = _mm512_insertf32x4(part[i], _mm_loadu_ps((const float *)(row[1] + i * step)), 1);
-    part[i] = _mm512_insertf32x4(part[i], _mm_loadu_ps((const float *)(row[2] + i * step)), 2);
-    part[i] = _mm512_insertf32x4(part[i], _mm_loadu_ps((const float *)(row[3] + i * step)), 3);
-  }
-  v_transpose_quarters(part, columns);
-}
-
 #define HAS_F16_WORDS
 WORD vec v_from_f16(halfvec h) { return (vec)_mm512_cvtph_ps((__m256i)h); }
 WORD halfvec v_to_f16(vec v) { return (halfvec)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT); }
@@ -73,6 +53,38 @@ WORD vec v_round(vec x) {
 WORD vec v_ldexp(vec p, vec n) { return (vec)_mm512_scalef_ps((__m512)p, (__m512)n); } /* gradual underflow */
 #define EXPONENT_LOWEST -160.0f
 #include "float_words.h"
+
+/* Eight neighbours from each of two places, 16-bit numbers widened. */
+WORD vec v_side_by_side(const attn_dtype dtype, const char *low, const char *high) {
+  if (dtype == ATTN_F32)
+    return (vec)_mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps((const float *)low)),
+                                   _mm256_loadu_ps((const float *)high), 1);
+  const halfvec both = (halfvec)_mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)low)),
+                                                        _mm_loadu_si128((const __m128i *)high), 1);
+  return dtype == ATTN_F16 ? v_from_f16(both) : v_from_bf16(both);
+}
+
+#define LOADED_COLUMNS 8
+/* columns[t] = element t of 16 rows, `step` bytes apart; memory puts the halves in their places, a quarter of the shuffles. */
+WORD void load_columns(const attn_dtype dtype, const char *rows, int64_t step, vec columns[8]) {
+  const char *row[4]; /* four bases and multiples of the step address 16 rows */
+  __m512 half[8], part[8];
+#pragma clang loop unroll(full)
+  for (int q = 0; q < 4; q++) {
+    row[q] = rows + 4 * q * step;
+    __asm__("" : "+r"(row[q])); /* or the compiler keeps 16 pointers, most of them on the stack */
+  }
+#pragma clang loop unroll(full)
+  for (int i = 0; i < 8; i++) /* rows i and 4 + i, then 8 + i and 12 + i */
+    half[i] = (__m512)v_side_by_side(dtype, row[i / 4 * 2] + i % 4 * step, row[i / 4 * 2 + 1] + i % 4 * step);
+#pragma clang loop unroll(full)
+  for (int i = 0; i < 4; i++) {
+    part[i] = _mm512_shuffle_f32x4(half[i], half[4 + i], 0x88);
+    part[4 + i] = _mm512_shuffle_f32x4(half[i], half[4 + i], 0xdd);
+  }
+  v_transpose_quarters(part, columns);
+  v_transpose_quarters(part + 4, columns + 4);
+}
 
 /* The same without clamps: the fraction of an infinity is 0 here. */
 WORD vec v_exp2(vec x) {
