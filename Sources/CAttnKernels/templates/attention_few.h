@@ -122,7 +122,7 @@ WORD void weigh_of(const attn_dtype dtype, const int rows, const int vecs, int64
   for (int64_t g = 0; g < GROUPS(n); g++, v += DEPTH * step) {
     operands lanes[WIDE_VECS];
     load_values(dtype, v, DEPTH * (g + 1) > n ? NULL : v + step, vecs, lanes);
-    const char *line = lines ? advance(&later, bytes) : NULL;
+    const char *line = lines ? go_on(&later, bytes) : NULL;
 #pragma clang loop unroll(full)
     for (int i = 0; i < (rows > lines ? rows : lines); i++) {
       if (i < lines) ask(line + 64 * i);

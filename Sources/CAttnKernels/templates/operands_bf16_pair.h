@@ -82,9 +82,10 @@ static bool operands_lie(attn_dtype dtype, int64_t step, int64_t width) {
   return dtype == ATTN_BF16 && step == 1 && width % 2 == 0;
 }
 
-#define OF_LYING(dtype, FUNCTION, ...) FUNCTION(ATTN_BF16, __VA_ARGS__)
-#define OPERAND_BYTES(dtype) ((int64_t)sizeof(operand))
-#define COLUMN_DTYPE(dtype) ATTN_F32 /* pairs move as floats do */
+#define OF_LYING(dtype, FUNCTION, ...) \
+  switch (dtype) { default: FUNCTION(ATTN_BF16, __VA_ARGS__); }
+#define OPERAND_BYTES(dtype) ((void)(dtype), (int64_t)sizeof(operand))
+#define COLUMN_DTYPE(dtype) ((void)(dtype), ATTN_F32) /* pairs move as floats do */
 
 #define VALUE_VECS 2 /* of value dims that are loaded at a time */
 /* Value dims of two keys as pairs; NULL: there is no second key. */

@@ -53,7 +53,8 @@ static bool operands_lie(attn_dtype dtype, int64_t step, int64_t width) {
     default: FUNCTION(ATTN_F32, __VA_ARGS__);                \
   }
 #else
-#define OF_LYING(dtype, FUNCTION, ...) FUNCTION(ATTN_F64, __VA_ARGS__)
+#define OF_LYING(dtype, FUNCTION, ...) \
+  switch (dtype) { default: FUNCTION(ATTN_F64, __VA_ARGS__); }
 #endif
 #define OPERAND_BYTES(dtype) ((int64_t)attn_dtype_size(dtype)) /* of such a row */
 #define COLUMN_DTYPE(dtype) (dtype)                            /* as which its operands are put in lanes */

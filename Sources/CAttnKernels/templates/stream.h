@@ -31,7 +31,7 @@ typedef struct ahead {
 } ahead;
 
 /* Where the next `bytes` lie. */
-WORD const char *advance(ahead *next, int64_t bytes) {
+WORD const char *go_on(ahead *next, int64_t bytes) {
   const char *here = next->row + next->at;
   const bool ends = (next->at += bytes) >= next->width;
   next->row += ends ? next->step : 0;
@@ -74,7 +74,7 @@ WORD void stream_run(const attn_dtype dtype, const int rows, const int groups, i
       for (int h = 0; h < groups; h++) {
         vec columns[LOADED_COLUMNS];
         load_columns(COLUMN_DTYPE(dtype), b + h * LANES * b_step + (p + t) * size, b_step, columns);
-        const char *later = advance(next, LOADED_COLUMNS * piece);
+        const char *later = go_on(next, LOADED_COLUMNS * piece);
 #pragma clang loop unroll(full)
         for (int i = 0; i < LOADED_COLUMNS; i++) {
           if (i * piece % 64 == 0) ask(later + i * piece);
@@ -94,14 +94,16 @@ WORD void stream_run(const attn_dtype dtype, const int rows, const int groups, i
  * registers. The first short sum is taken as it is: 0 + x would turn -0 into 0. */
 WORD void stream_rows_of(const attn_dtype dtype, const int rows, const int groups, STREAM_ARGUMENTS) {
   vec total[2][STREAM_ROWS], sum[2][STREAM_ROWS];
-  stream_run(dtype, rows, groups, 0, summed < n ? summed : n, a, b, b_step, lanes, total, next);
+  ahead later = *next; /* in registers */
+  stream_run(dtype, rows, groups, 0, summed < n ? summed : n, a, b, b_step, lanes, total, &later);
   for (int64_t p = summed; p < n; p += summed) {
-    stream_run(dtype, rows, groups, p, p + summed < n ? p + summed : n, a, b, b_step, lanes, sum, next);
+    stream_run(dtype, rows, groups, p, p + summed < n ? p + summed : n, a, b, b_step, lanes, sum, &later);
 #pragma clang loop unroll(full)
     for (int h = 0; h < groups; h++)
 #pragma clang loop unroll(full)
       for (int i = 0; i < rows; i++) total[h][i] += sum[h][i];
   }
+  *next = later;
 #pragma clang loop unroll(full)
   for (int h = 0; h < groups; h++)
 #pragma clang loop unroll(full)
