@@ -59,10 +59,14 @@ static __attribute__((noinline)) void load_edge(attn_dtype dtype, const char *b,
   transpose(square);
 }
 
+#define ASKED_COLUMNS (LANES < 8 ? LANES : 8) /* for which rows ahead go on at once; LOADED_COLUMNS divides it */
+_Static_assert(ASKED_COLUMNS % LOADED_COLUMNS == 0, "a piece is asked for whole");
+
 /* Sums over operands [p, end), from zero: sum[h][i] of LANES rows b for each h. */
 WORD void stream_run(const attn_dtype dtype, const int rows, const int groups, int64_t p, int64_t end, const operand *a,
                      const char *b, int64_t b_step, int64_t lanes, vec (*sum)[STREAM_ROWS], ahead *next) {
   const int64_t size = OPERAND_BYTES(dtype), piece = LANES * size; /* a column's share of what is asked for */
+  const char *later = NULL;
 #pragma clang loop unroll(full)
   for (int h = 0; h < groups; h++)
 #pragma clang loop unroll(full)
@@ -74,10 +78,11 @@ WORD void stream_run(const attn_dtype dtype, const int rows, const int groups, i
       for (int h = 0; h < groups; h++) {
         vec columns[LOADED_COLUMNS];
         load_columns(COLUMN_DTYPE(dtype), b + h * LANES * b_step + (p + t) * size, b_step, columns);
-        const char *later = go_on(next, LOADED_COLUMNS * piece);
+        const int at = (t * groups + h * LOADED_COLUMNS) % ASKED_COLUMNS;
+        if (at == 0) later = go_on(next, ASKED_COLUMNS * piece);
 #pragma clang loop unroll(full)
         for (int i = 0; i < LOADED_COLUMNS; i++) {
-          if (i * piece % 64 == 0) ask(later + i * piece);
+          if ((at + i) * piece % 64 == 0) ask(later + (at + i) * piece);
           stream_column(rows, a + (p + t + i) * rows, columns[i], sum[h]);
         }
       }
