@@ -42,7 +42,7 @@ WORD void pack_turned_of(attn_dtype dtype, const attn_matrix *a, int64_t m, int6
       operand *to = block + i * width + g;
       vec square[LANES];
       if (DEPTH == 1 && dtype == REAL_DTYPE) {
-        for (int t = 0; t < LANES; t += LOADED_COLUMNS) load_columns(from + t * size, step, square + t);
+        for (int t = 0; t < LANES; t += LOADED_COLUMNS) load_columns(dtype, from + t * size, step, square + t);
       } else {
         for (int t = 0; t < LANES; t++) {
           vec lines[DEPTH];
