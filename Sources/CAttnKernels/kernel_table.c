@@ -106,12 +106,18 @@ void attn_loss_row(const attn_loss *loss, const void *x, int64_t target, void *g
   attn_kernels_for(loss->shape.dtype)->loss_row(loss, x, target, grad, scratch, result);
 }
 
-void attn_softmax_gradient(attn_dtype dtype, int64_t n, const void *y, const void *grad, void *dx) {
-  attn_kernels_for(dtype)->softmax_gradient(n, y, grad, dx);
+void attn_softmax_gradients(attn_dtype dtype, int64_t n, const attn_gradient_rows *rows, bool stream) {
+  const attn_kernels *kernels = attn_kernels_for(dtype);
+  for (int64_t i = 0; i < rows->count; i++)
+    kernels->softmax_gradient(n, (const char *)rows->x + i * rows->x_step, (const char *)rows->grad + i * rows->grad_step,
+                              (char *)rows->dx + i * rows->dx_step, stream);
 }
 
-void attn_norm_gradient(const attn_norm *norm, const void *x, const void *grad, void *dx, void *weights, void *biases) {
-  attn_kernels_for(norm->shape.dtype)->norm_gradient(norm, x, grad, dx, weights, biases);
+void attn_norm_gradients(const attn_norm *norm, const attn_gradient_rows *rows, void *weights, void *biases) {
+  const attn_kernels *kernels = attn_kernels_for(norm->shape.dtype);
+  for (int64_t i = 0; i < rows->count; i++)
+    kernels->norm_gradient(norm, (const char *)rows->x + i * rows->x_step, (const char *)rows->grad + i * rows->grad_step,
+                           rows->dx ? (char *)rows->dx + i * rows->dx_step : NULL, weights, biases);
 }
 
 void attn_activation_gradient_row(const attn_activation_gradient *problem) {

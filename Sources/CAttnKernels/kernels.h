@@ -78,7 +78,7 @@ typedef struct attn_kernels {
   void (*loss_row)(const attn_loss *loss, const void *x, int64_t target, void *grad, void *scratch, double *result);
 
   /* Gradients: attn_softmax_gradient and the functions after it, and additive attention. */
-  void (*softmax_gradient)(int64_t n, const void *y, const void *grad, void *dx);
+  void (*softmax_gradient)(int64_t n, const void *y, const void *grad, void *dx, bool stream);
   void (*norm_gradient)(const attn_norm *norm, const void *x, const void *grad, void *dx, void *weights, void *biases);
   void (*activation_gradient)(const attn_activation_gradient *problem);
   void (*add_rows)(attn_dtype dtype, int64_t n, const void *x, int64_t step, int64_t column, const int64_t *rows,

@@ -44,15 +44,28 @@ typedef struct ranges {
   void *context;
 } ranges;
 
-static void run_range(void *context, int64_t task, int thread) {
-  (void)thread;
-  const ranges *r = context;
+static void run_range(const ranges *r, int64_t task) {
   r->body(r->context, task * r->grain, task == r->last ? r->count : (task + 1) * r->grain);
+}
+
+/* Each thread takes the ranges of a part of its own, the same part in every call of a size, so that what one call leaves in a
+ * core's cache the next one finds there; then it helps with the others' parts. */
+static void run_ranges(const ranges *r, int64_t tasks, int threads) {
+  _Atomic int64_t next[threads];
+  for (int i = 0; i < threads; i++) next[i] = tasks * i / threads;
+#pragma omp parallel num_threads(threads)
+  for (int i = 0; i < threads; i++) {
+    const int part = (thread_number() + i) % threads;
+    const int64_t end = tasks * (part + 1) / threads;
+    for (int64_t task; (task = atomic_fetch_add(&next[part], 1)) < end;) run_range(r, task);
+  }
 }
 
 void attn_parallel_for(int64_t count, int64_t grain, attn_range_body body, void *context) {
   if (count <= 0) return;
   const int64_t tasks = count < 2 * grain ? 1 : count / grain;
   ranges r = { count, grain, tasks - 1, body, context };
-  attn_run_tasks(attn_threads_for(0, tasks), tasks, run_range, &r);
+  const int threads = attn_threads_for(0, tasks);
+  if (threads > 1) run_ranges(&r, tasks, threads);
+  else for (int64_t task = 0; task < tasks; task++) run_range(&r, task);
 }

@@ -42,7 +42,7 @@ static void softmax_case(const subject *s) {
   if (where == 0) guard_seal();
   char *dx = where == 0 ? reals_new(s, n, (double[LONGEST]){0}, 1) : where == 1 ? p : grad;
   check_context("softmax gradient of %ld, %s", (long)n, where == 0 ? "apart" : where == 1 ? "over y" : "over grad");
-  s->kernels->softmax_gradient(n, p, grad, dx);
+  s->kernels->softmax_gradient(n, p, grad, dx, where == 0 && random_chance(2));
   long double mean = 0, size = 0;
   for (int64_t j = 0; j < n; j++) mean += (long double)y[j] * g[j], size += fabsl((long double)y[j] * g[j]);
   for (int64_t j = 0; j < n; j++) {
@@ -56,7 +56,7 @@ static void norm_case(const subject *s) {
   const int64_t n = random_length();
   double x[LONGEST], g[LONGEST], w[LONGEST], before[2][LONGEST];
   char *in = reals_new(s, n, x, 2), *grad = reals_new(s, n, g, 1);
-  attn_norm norm = { .shape = { s->real_dtype, n, 1, 1, false }, .centred = random_chance(2), .eps = 0.1 };
+  attn_norm norm = { .shape = { s->real_dtype, n, 1, 1, random_chance(2) }, .centred = random_chance(2), .eps = 0.1 };
   if (random_chance(2)) norm.weight = reals_new(s, n, w, 1);
   else for (int64_t j = 0; j < n; j++) w[j] = 1;
   guard_seal();
@@ -120,7 +120,7 @@ static void activation_case(const subject *s) {
   for (int i = 3; i < 5; i++) views[i] = view_new(dtype, 1, 1, n, random_chance(2) ? VIEW_DENSE : VIEW_STRIDED);
   attn_activation_gradient problem = { dtype, (attn_activation)random_int(ATTN_IDENTITY, ATTN_SILU), n,
                                        { views[0].data, views[0].stride[2] }, { NULL, 0 },
-                                       { views[2].data, views[2].stride[2] }, { NULL, 0 }, { NULL, 0 } };
+                                       { views[2].data, views[2].stride[2] }, { NULL, 0 }, { NULL, 0 }, random_chance(2) };
   if (is_gated) problem.up = (attn_operand){ views[1].data, views[1].stride[2] };
   const bool has_dup = is_gated && !random_chance(3), has_dx = !has_dup || !random_chance(3);
   if (has_dx) problem.dx = (attn_operand){ views[3].data, views[3].stride[2] };

@@ -283,11 +283,19 @@ void attn_loss_row(const attn_loss *loss, const void *x, int64_t target, void *g
 
 /* Below, reals are in the computing type of `dtype` (norm->shape.dtype) and contiguous. */
 
-/* dx = y (g - sum y g) for softmax's y; dx may be y or grad. */
-void attn_softmax_gradient(attn_dtype dtype, int64_t n, const void *y, const void *grad, void *dx);
+/* Rows that lie evenly, so many bytes apart. */
+typedef struct attn_gradient_rows {
+  int64_t count;
+  const void *x, *grad;
+  void *dx;
+  int64_t x_step, grad_step, dx_step;
+} attn_gradient_rows;
 
-/* The norm's dx, which may be x or grad, and what the row adds to the gradients of weight and bias; each may be NULL. */
-void attn_norm_gradient(const attn_norm *norm, const void *x, const void *grad, void *dx, void *weights, void *biases);
+/* dx = x (grad - sum x grad) for softmax's result x; dx may be x or grad. `stream` as in attn_rows. */
+void attn_softmax_gradients(attn_dtype dtype, int64_t n, const attn_gradient_rows *rows, bool stream);
+
+/* The norm's dx, which may be x or grad, and what the rows add to the gradients of weight and bias; each may be NULL. */
+void attn_norm_gradients(const attn_norm *norm, const attn_gradient_rows *rows, void *weights, void *biases);
 
 /* Elements of a row, `column` apart; data NULL: there are none. */
 typedef struct attn_operand { void *data; int64_t column; } attn_operand;
@@ -298,6 +306,7 @@ typedef struct attn_activation_gradient {
   attn_activation activation;
   int64_t columns;
   attn_operand x, up, grad, dx, dup; /* up, dx and dup may be missing */
+  bool stream;                       /* as in attn_rows */
 } attn_activation_gradient;
 void attn_activation_gradient_row(const attn_activation_gradient *problem);
 

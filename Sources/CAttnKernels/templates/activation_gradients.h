@@ -1,21 +1,16 @@
 /* Slopes of the activations, and gradients through them with or without a gate. */
 
-/* s = 1 / (1 + e^-u), and the smaller one of s and 1 - s, neither of which cancels. One division, and each quotient set right
- * by what is left of its dividend. */
+/* s = 1 / (1 + e^-u), the smaller and the larger one of s and 1 - s, neither of which cancels, and u where s has reached its
+ * limit, so that Inf * 0 does not come about. */
 typedef struct sigmoid {
-  vec value, smaller;
+  vec value, smaller, larger, u;
 } sigmoid;
 
 WORD sigmoid v_sigmoid(vec u) {
-  const vec e = v_exp(-v_abs(u)), d = (real)1 + e, lost = e - (d - (real)1);
-  const vec r = (real)1 / d, q = e * r; /* what rounding 1 + e took away, lost, would be most of the error */
-  const vec smaller = v_fma(v_fma(-q, lost, v_fma(-q, d, e)), r, q);
-  const vec far = v_fma(v_fma(-r, lost, v_fma(-r, d, v_set1(1))), r, r);
-  return (sigmoid){ v_select(u < (vec){0}, smaller, far), smaller };
+  const vec size = v_min(v_set1(-EXP_LOWEST), v_abs(u));
+  const vec e = v_exp_within(-size), larger = (real)1 / ((real)1 + e), smaller = e * larger;
+  return (sigmoid){ v_select(u < (vec){0}, smaller, larger), smaller, larger, v_sign_of(size, u) };
 }
-
-/* Where every slope has reached its limit, so that Inf * 0 does not come about. */
-WORD vec v_within(vec x, real limit) { return v_min(v_set1(limit), v_max(v_set1(-limit), x)); }
 
 WORD vec slope(attn_activation activation, vec x) {
   switch (activation) {
@@ -23,15 +18,14 @@ WORD vec slope(attn_activation activation, vec x) {
     case ATTN_GELU: return v_gelu_slope(x);
     case ATTN_GELU_TANH: { /* x s(u), u = c (x + 0.044715 x^3) with c = sqrt(8/pi) in two parts */
       const real c = (real)1.5957691216057308, low = (real)(1.5957691216057308 - (double)c);
-      const vec z = v_within(x, 50), square = z * z;
+      const vec z = v_min(v_set1(50), v_max(v_set1(-50), x)), square = z * z; /* no further: 0 * Inf */
       const sigmoid s = v_sigmoid(v_fma(z, v_set1(c), z * v_fma(square, v_set1((real)0.07135481627260025), v_set1(low))));
       const vec steep = v_fma(z, v_set1(c), z * v_fma(square, v_set1((real)0.21406444881780076), v_set1(low)));
-      return v_fma(steep * s.smaller, (real)1 - s.smaller, s.value);
+      return v_fma(steep * s.smaller, s.larger, s.value);
     }
     case ATTN_SILU: {
-      const vec z = v_within(x, 1000);
-      const sigmoid s = v_sigmoid(z);
-      return v_fma(z * s.smaller, (real)1 - s.smaller, s.value);
+      const sigmoid s = v_sigmoid(x);
+      return v_fma(s.u * s.smaller, s.larger, s.value);
     }
     default: return v_set1(1);
   }
@@ -50,20 +44,24 @@ WORD void activation_gradient_vector(attn_activation activation, int64_t j, int6
 }
 
 WORD void activation_gradient_reals(attn_activation activation, int64_t n, const real *x, const real *up, const real *grad,
-                                    real *dx, real *dup) {
+                                    real *dx, real *dup, bool stream) {
+  if (!up && n >= LANES) {
+    WRITE_ROW(ROW_REAL, dx, n, stream, v_load(grad + j) * slope(activation, v_load(x + j)));
+    return;
+  }
   int64_t j = 0;
   for (; j + LANES <= n; j += LANES) activation_gradient_vector(activation, j, LANES, x, up, grad, dx, dup);
   if (j < n) activation_gradient_vector(activation, j, n - j, x, up, grad, dx, dup);
 }
 
 static void activation_gradient_dense(attn_activation activation, int64_t n, const real *x, const real *up,
-                                      const real *grad, real *dx, real *dup) {
+                                      const real *grad, real *dx, real *dup, bool stream) {
   switch (activation) { /* out here, so that each loop is of one kind */
-    case ATTN_RELU: activation_gradient_reals(ATTN_RELU, n, x, up, grad, dx, dup); break;
-    case ATTN_GELU: activation_gradient_reals(ATTN_GELU, n, x, up, grad, dx, dup); break;
-    case ATTN_GELU_TANH: activation_gradient_reals(ATTN_GELU_TANH, n, x, up, grad, dx, dup); break;
-    case ATTN_SILU: activation_gradient_reals(ATTN_SILU, n, x, up, grad, dx, dup); break;
-    default: activation_gradient_reals(ATTN_IDENTITY, n, x, up, grad, dx, dup); break;
+    case ATTN_RELU: activation_gradient_reals(ATTN_RELU, n, x, up, grad, dx, dup, stream); break;
+    case ATTN_GELU: activation_gradient_reals(ATTN_GELU, n, x, up, grad, dx, dup, stream); break;
+    case ATTN_GELU_TANH: activation_gradient_reals(ATTN_GELU_TANH, n, x, up, grad, dx, dup, stream); break;
+    case ATTN_SILU: activation_gradient_reals(ATTN_SILU, n, x, up, grad, dx, dup, stream); break;
+    default: activation_gradient_reals(ATTN_IDENTITY, n, x, up, grad, dx, dup, stream); break;
   }
 }
 
@@ -83,7 +81,8 @@ static void activation_gradient(const attn_activation_gradient *p) {
   bool is_direct = p->dtype == ROW_REAL;
   for (int i = 0; i < 5; i++) is_direct = is_direct && (!all[i]->data || all[i]->column == 1);
   if (is_direct) {
-    activation_gradient_dense(p->activation, p->columns, p->x.data, p->up.data, p->grad.data, p->dx.data, p->dup.data);
+    activation_gradient_dense(p->activation, p->columns, p->x.data, p->up.data, p->grad.data, p->dx.data, p->dup.data,
+                              p->stream);
     return;
   }
   real x[PIECE], up[PIECE], grad[PIECE], dx[PIECE], dup[PIECE];
@@ -91,7 +90,7 @@ static void activation_gradient(const attn_activation_gradient *p) {
     const int64_t count = p->columns - j < PIECE ? p->columns - j : PIECE;
     piece_of(&p->x, p->dtype, j, count, x);
     piece_of(&p->grad, p->dtype, j, count, grad);
-    activation_gradient_dense(p->activation, count, x, piece_of(&p->up, p->dtype, j, count, up), grad, dx, dup);
+    activation_gradient_dense(p->activation, count, x, piece_of(&p->up, p->dtype, j, count, up), grad, dx, dup, false);
     put_piece(&p->dx, p->dtype, j, count, dx);
     put_piece(&p->dup, p->dtype, j, count, dup);
   }

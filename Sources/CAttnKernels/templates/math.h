@@ -17,16 +17,18 @@ WORD vec polynomial(const float *coefficient, int count, vec x) {
   return (count - 1) % 2 ? v_fma(p[0], x, p[1]) : v_fma(p[1], x, p[0]);
 }
 
-/* e^x = 2^n e^r; relative error below 2e-7. Without an instruction for 2^n, results above 2^127.5 are Inf.
- * n ln2 is taken off in two parts, of which the first is exact. */
-WORD vec v_exp(vec x) {
-  x = v_max(v_set1(EXPONENT_LOWEST * 0.6931472f), x);
-  x = v_min(v_set1(89.0f), x);
+#define EXP_LOWEST (EXPONENT_LOWEST * 0.6931472f) /* e^x is 0 there */
+
+/* e^x = 2^n e^r for EXP_LOWEST <= x <= 89; relative error below 2e-7. Without an instruction for 2^n, results above 2^127.5
+ * are Inf. n ln2 is taken off in two parts, of which the first is exact. */
+WORD vec v_exp_within(vec x) {
   const vec n = v_round(x * LOG2E);
   vec r = x - n * 0x1.62e4p-1f;
   r = v_fma(n, v_set1(-1.4286068e-6f), r);
   return v_ldexp(v_exp2_fraction(r * LOG2E), n);
 }
+
+WORD vec v_exp(vec x) { return v_exp_within(v_min(v_set1(89.0f), v_max(v_set1(EXP_LOWEST), x))); }
 
 /* Below 0.625 x + x^3 P(x^2), relative error below 1e-7; above 1 - 2 / (e^2x + 1). */
 WORD vec v_tanh(vec x) {
@@ -90,6 +92,8 @@ WORD vec v_gelu_short(vec x) {
   return y
 
 WORD vec v_exp(vec x) { EACH_LANE(exp(x[i])); }
+#define EXP_LOWEST (-746.0)
+#define v_exp_within v_exp
 WORD vec v_tanh(vec x) { EACH_LANE(tanh(x[i])); }
 WORD vec v_gelu(vec x) { EACH_LANE(0.5 * x[i] * erfc(-0.7071067811865476 * x[i])); }
 #define v_gelu_short v_gelu

@@ -24,52 +24,110 @@ WORD double dot_reals(int64_t n, const real *a, const real *b) {
   return totals[0];
 }
 
-WORD void softmax_gradient_vector(int64_t j, int64_t count, const real *y, const real *g, vec mean, real *dx) {
-  const vec p = load_some(ROW_REAL, y + j, 1, count);
-  store_some(ROW_REAL, p * (load_some(ROW_REAL, g + j, 1, count) - mean), dx + j, 1, count);
-}
-
 /* dx = y (g - sum y g), y the softmax. dx may be y or g. */
-static void softmax_gradient(int64_t n, const void *y, const void *grad, void *dx) {
-  const real *out = y, *g = grad;
-  const vec mean = v_set1((real)dot_reals(n, out, g));
-  int64_t j = 0;
-  for (; j + LANES <= n; j += LANES) softmax_gradient_vector(j, LANES, out, g, mean, dx);
-  if (j < n) softmax_gradient_vector(j, n - j, out, g, mean, dx);
+static void softmax_gradient(int64_t n, const void *y, const void *grad, void *dx, bool stream) {
+  const real *p = y, *g = grad;
+  const vec mean = v_set1((real)dot_reals(n, p, g));
+  if (n < LANES)
+    store_some(ROW_REAL, load_some(ROW_REAL, p, 1, n) * (load_some(ROW_REAL, g, 1, n) - mean), dx, 1, n);
+  else
+    WRITE_ROW(ROW_REAL, dx, n, stream, (stream ? row_ask(ROW_REAL, p, n, j), row_ask(ROW_REAL, g, n, j) : (void)0,
+                                        v_load(p + j) * (v_load(g + j) - mean)));
 }
 
-/* What the vectors of a norm's row share, and of one of them g, and h and w as below. */
-typedef struct norm_row_state {
+/* A norm's row: n elements, and behind them zeros up to the first vector's end. */
+typedef struct norm_gradient_row {
+  int64_t n;
   const real *x, *g, *weight;
-  centre c;
-  vec factor;
-} norm_row_state;
+  real *dx, *weights, *biases;
+  bool centred, stream;
+  double eps;
+} norm_gradient_row;
 
+/* d = x - mean and w = g * weight. */
 typedef struct norm_terms {
-  vec h, g, w;
+  vec d, g, w;
 } norm_terms;
 
-WORD norm_terms norm_terms_at(const norm_row_state *s, int64_t j, int64_t count) {
-  norm_terms t;
-  t.h = (load_some(ROW_REAL, s->x + j, 1, count) - s->c.high - s->c.low) * s->factor;
-  for (int lane = (int)count; lane < LANES; lane++) t.h[lane] = 0; /* behind the row x is 0, but x - mean is not */
-  t.g = load_some(ROW_REAL, s->g + j, 1, count);
-  t.w = s->weight ? t.g * load_some(ROW_REAL, s->weight + j, 1, count) : t.g;
-  return t;
+WORD norm_terms norm_terms_at(const norm_gradient_row *row, int64_t j, const centre *c) {
+  const vec g = v_load(row->g + j);
+  return (norm_terms){ v_load(row->x + j) - c->high - c->low, g, row->weight ? g * v_load(row->weight + j) : g };
 }
 
-/* sums[0] += w, sums[1] += w h; weights += g h, biases += g. */
-WORD void norm_gradient_sums(const norm_row_state *s, int64_t j, int64_t count, real *weights, real *biases, vec *sums) {
-  const norm_terms t = norm_terms_at(s, j, count);
-  sums[0] += t.w;
-  sums[1] = v_fma(t.w, t.h, sums[1]);
-  if (weights) store_some(ROW_REAL, v_fma(t.g, t.h, load_some(ROW_REAL, weights + j, 1, count)), weights + j, 1, count);
-  if (biases) store_some(ROW_REAL, load_some(ROW_REAL, biases + j, 1, count) + t.g, biases + j, 1, count);
+/* The same, 0 in the lanes that are not `own`. */
+WORD norm_terms norm_terms_of(lanemask own, norm_terms t) {
+  return (norm_terms){ v_select(own, t.d, (vec){0}), v_select(own, t.g, (vec){0}), v_select(own, t.w, (vec){0}) };
 }
 
-WORD void norm_gradient_vector(const norm_row_state *s, int64_t j, int64_t count, vec mean, vec slope, real *dx) {
-  const norm_terms t = norm_terms_at(s, j, count);
-  store_some(ROW_REAL, s->factor * (t.w - mean - t.h * slope), dx + j, 1, count);
+/* sums += d d, w, w d; biases += g. */
+WORD void norm_gradient_sums(const norm_gradient_row *row, int64_t j, norm_terms t, vec sums[3]) {
+  sums[0] = v_fma(t.d, t.d, sums[0]);
+  sums[1] += t.w;
+  sums[2] = v_fma(t.w, t.d, sums[2]);
+  if (row->biases) v_store(row->biases + j, v_load(row->biases + j) + t.g);
+}
+
+/* 1 / sqrt(variance + eps), mean(w), and mean(w h) / sqrt(variance + eps). */
+typedef struct norm_slopes {
+  vec factor, mean, slope;
+} norm_slopes;
+
+/* weights += g h */
+WORD void norm_gradient_weights(const norm_gradient_row *row, int64_t j, norm_terms t, const norm_slopes *s) {
+  if (row->weights) v_store(row->weights + j, v_fma(t.g, t.d * s->factor, v_load(row->weights + j)));
+}
+
+WORD vec norm_gradient_value(norm_terms t, const norm_slopes *s) { return s->factor * v_fma(-s->slope, t.d, t.w - s->mean); }
+
+WORD norm_slopes norm_slopes_of(const norm_gradient_row *row, const centre *c, int64_t last, lanemask rest) {
+  const int64_t n = row->n, whole = n / LANES * LANES;
+  wide_vec totals[3] = { {0}, {0}, {0} };
+  vec sums[3] = { {0}, {0}, {0} };
+  if (whole < n) norm_gradient_sums(row, last, norm_terms_of(rest, norm_terms_at(row, last, c)), sums);
+  for (int64_t j = 0; j < whole || j == 0;) {
+    for (int i = 0; i < SHORT_SUM && j < whole; i++, j += LANES) {
+      row_ask(ROW_REAL, row->x, n, j);
+      norm_gradient_sums(row, j, norm_terms_at(row, j, c), sums);
+    }
+    for (int k = 0; k < 3; k++) totals[k] += __builtin_convertvector(sums[k], wide_vec), sums[k] = (vec){0};
+    if (!whole) break;
+  }
+  double sum[3] = { 0, 0, 0 };
+  for (int k = 0; k < 3; k++)
+    for (int i = 0; i < LANES; i++) sum[k] += totals[k][i];
+  const double factor = 1 / sqrt(sum[0] / (double)n + row->eps);
+  return (norm_slopes){ v_set1((real)factor), v_set1(row->centred ? (real)(sum[1] / (double)n) : 0),
+                        v_set1((real)(sum[2] / (double)n * factor * factor)) };
+}
+
+WORD void norm_gradient_dense(const norm_gradient_row *row) {
+  const int64_t n = row->n, last = n < LANES ? 0 : n - LANES;
+  centre c = { {0}, {0} };
+  if (row->centred) {
+    const double mean = norm_sum(ROW_REAL, n, row->x, false, &c) / (double)n;
+    c = (centre){ v_set1((real)mean), v_set1((real)(mean - (double)(real)mean)) };
+  }
+  ivec lane;
+  for (int i = 0; i < LANES; i++) lane[i] = i;
+  const norm_slopes s = norm_slopes_of(row, &c, last, n < LANES ? lane < (bits)n : lane >= (bits)(LANES - n % LANES));
+
+  /* As WRITE_ROW does it; what the first and the last vector add to the weights is theirs alone. */
+  const int64_t begin = n < LANES ? n : row_aligned(ROW_REAL, row->dx ? row->dx : row->x);
+  const int64_t end = begin + (last > begin ? (last - begin + LANES - 1) / LANES * LANES : 0);
+  const norm_terms first = norm_terms_at(row, 0, &c), final = norm_terms_at(row, last, &c);
+  norm_gradient_weights(row, 0, norm_terms_of(lane < (bits)begin, first), &s);
+  norm_gradient_weights(row, last, norm_terms_of(lane >= (bits)(end - last), final), &s);
+  for (int64_t j = begin; j < end; j += LANES) {
+    row_ask(ROW_REAL, row->g, n, j);
+    const norm_terms t = norm_terms_at(row, j, &c);
+    norm_gradient_weights(row, j, t, &s);
+    if (!row->dx) continue;
+    if (row->stream) row_stream(ROW_REAL, row->dx, j, norm_gradient_value(t, &s));
+    else v_store(row->dx + j, norm_gradient_value(t, &s));
+  }
+  if (!row->dx) return;
+  v_store(row->dx, norm_gradient_value(first, &s));
+  v_store(row->dx + last, norm_gradient_value(final, &s));
 }
 
 /* With h = (x - mean) / sqrt(variance + eps) and w = g * weight:
@@ -77,31 +135,24 @@ WORD void norm_gradient_vector(const norm_row_state *s, int64_t j, int64_t count
  *   weights += g h, biases += g. dx may be x or g; dx, weights and biases may be NULL. */
 static void norm_gradient(const attn_norm *norm, const void *x, const void *grad, void *dx, void *weights, void *biases) {
   const int64_t n = norm->shape.columns;
-  norm_row_state s = { .x = x, .g = grad, .weight = norm->weight };
-  if (norm->centred) {
-    const double mean = norm_sum(ROW_REAL, n, x, false, &s.c) / (double)n;
-    s.c = (centre){ v_set1((real)mean), v_set1((real)(mean - (double)(real)mean)) };
+  norm_gradient_row row = { n, x, grad, norm->weight, dx, weights, biases, norm->centred, norm->shape.stream, norm->eps };
+  if (n >= LANES) {
+    norm_gradient_dense(&row);
+    return;
   }
-  s.factor = v_set1((real)(1 / sqrt(norm_sum(ROW_REAL, n, x, true, &s.c) / (double)n + norm->eps)));
-  wide_vec totals[2] = { {0}, {0} };
-  int64_t j = 0;
-  while (j + LANES <= n) {
-    vec sums[2] = { {0}, {0} };
-    for (int i = 0; i < SHORT_SUM && j + LANES <= n; i++, j += LANES) norm_gradient_sums(&s, j, LANES, weights, biases, sums);
-    for (int k = 0; k < 2; k++) totals[k] += __builtin_convertvector(sums[k], wide_vec);
-  }
-  if (j < n) {
-    vec sums[2] = { {0}, {0} };
-    norm_gradient_sums(&s, j, n - j, weights, biases, sums);
-    for (int k = 0; k < 2; k++) totals[k] += __builtin_convertvector(sums[k], wide_vec);
-  }
-  if (!dx) return;
-  double sum = 0, product = 0;
-  for (int i = 0; i < LANES; i++) sum += totals[0][i], product += totals[1][i];
-  const vec mean = v_set1(norm->centred ? (real)(sum / (double)n) : 0), slope = v_set1((real)(product / (double)n));
-  j = 0;
-  for (; j + LANES <= n; j += LANES) norm_gradient_vector(&s, j, LANES, mean, slope, dx);
-  if (j < n) norm_gradient_vector(&s, j, n - j, mean, slope, dx);
+  const void *given[5] = { x, grad, norm->weight, weights, biases };
+  real near[6][LANES];
+  for (int i = 0; i < 5; i++) v_store(near[i], given[i] ? load_some(ROW_REAL, given[i], 1, n) : (vec){0});
+  row.x = near[0];
+  row.g = near[1];
+  if (row.weight) row.weight = near[2];
+  if (weights) row.weights = near[3];
+  if (biases) row.biases = near[4];
+  if (dx) row.dx = near[5];
+  norm_gradient_dense(&row);
+  if (weights) store_some(ROW_REAL, v_load(near[3]), weights, 1, n);
+  if (biases) store_some(ROW_REAL, v_load(near[4]), biases, 1, n);
+  if (dx) store_some(ROW_REAL, v_load(near[5]), dx, 1, n);
 }
 
 /* Vector j of row i, or of the row that rows names. */

@@ -3,9 +3,12 @@ typedef float real;
 typedef int32_t bits;
 #define REAL_IS_FLOAT 1
 #define VEC_BYTES 32
+#define HAS_MAX /* of a constant the compiler would make a comparison and a blend */
 #include "base.h"
 
 WORD vec v_fma(vec a, vec b, vec c) { return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+WORD vec v_max(vec a, vec b) { return (vec)_mm256_max_ps((__m256)a, (__m256)b); }
+WORD vec v_min(vec a, vec b) { return (vec)_mm256_min_ps((__m256)a, (__m256)b); }
 WORD vec v_zip_lo(vec a, vec b) { return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11); }
 WORD vec v_zip_hi(vec a, vec b) { return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15); }
 

@@ -3,9 +3,12 @@ typedef float real;
 typedef int32_t bits;
 #define REAL_IS_FLOAT 1
 #define VEC_BYTES 64
+#define HAS_MAX /* of a constant the compiler would make a comparison and a blend */
 #include "base.h"
 
 WORD vec v_fma(vec a, vec b, vec c) { return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+WORD vec v_max(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
+WORD vec v_min(vec a, vec b) { return (vec)_mm512_min_ps((__m512)a, (__m512)b); }
 WORD vec v_zip_lo(vec a, vec b) {
   return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
 }

@@ -25,9 +25,11 @@ WORD void v_store_half(uint16_t *p, halfvec v) { memcpy(p, &v, sizeof v); }
 WORD vec v_from_i8(const int8_t *p) { int8vec v; memcpy(&v, p, sizeof v); return __builtin_convertvector(v, vec); }
 WORD vec v_set1(real x) { return x - (vec){0}; }
 WORD vec v_select(lanemask m, vec a, vec b) { return (vec)(((ivec)a & m) | ((ivec)b & ~m)); }
+#ifndef HAS_MAX
 /* The larger; b where either is NaN. */
 WORD vec v_max(vec a, vec b) { return v_select(a > b, a, b); }
 WORD vec v_min(vec a, vec b) { return v_select(a < b, a, b); }
+#endif
 WORD vec v_abs(vec a) { return (vec)((ivec)a & (((ivec){0} - 1) ^ ((ivec){0} + (bits)1 << (sizeof(bits) * 8 - 1)))); }
 WORD vec v_sign_of(vec magnitude, vec sign) { /* magnitude must not be negative */
   return (vec)((ivec)magnitude | ((ivec)sign & ((ivec){0} + (bits)1 << (sizeof(bits) * 8 - 1))));

@@ -62,7 +62,7 @@ private func run(_ activation: attn_activation, _ gradOut: Tensor, _ x: Tensor, 
     var places: [Int?] = []
     for tensor in given { places.append(tensor == nil ? nil : places.compactMap { $0 }.count) }
     let place = places
-    let count = rows.count * columns, line = 64
+    let count = rows.count * columns, line = 64, stream = up == nil && first.isStreamed(over: x, gradOut)
     let cost = activation == ATTN_RELU ? ElementCost.normalized : .exponential
     parallelFor(count, grain: cost.grain(count, columns: 2, x.dtype, unit: line)) { elements in
         let (firstRow, firstColumn) = elements.lowerBound.quotientAndRemainder(dividingBy: columns)
@@ -75,8 +75,9 @@ private func run(_ activation: attn_activation, _ gradOut: Tensor, _ x: Tensor, 
             }
             var piece = attn_activation_gradient(
                 dtype: x.dtype.kernel, activation: activation, columns: Int64((row == lastRow ? lastColumn + 1 : columns) - from),
-                x: operand(0), up: operand(2), grad: operand(1), dx: operand(3), dup: operand(4))
+                x: operand(0), up: operand(2), grad: operand(1), dx: operand(3), dup: operand(4), stream: stream)
             attn_activation_gradient_row(&piece)
         }
+        if stream { attn_streamed() }
     }
 }

@@ -75,7 +75,8 @@ private struct Norms {
         let grain = ElementCost.normalized.grain(chunks, columns: 2 * RowSums.chunk * rows.columns, x.dtype)
         let ranges = max(chunks / grain, 1), isConverted = weight?.hasReals(of: x.dtype) == false
         try withRowScratch((isConverted ? 1 : 0) + 4 * ranges, rows.columns, x.dtype) { scratch in
-            let shape = attn_rows(dtype: x.dtype.kernel, columns: Int64(rows.columns), x_column: 1, out_column: 1, stream: false)
+            let stream = rows.isDirect && dx?.isStreamed(over: x, gradOut) == true
+            let shape = attn_rows(dtype: x.dtype.kernel, columns: Int64(rows.columns), x_column: 1, out_column: 1, stream: stream)
             let norm = attn_norm(shape: shape, centred: isCentred, eps: eps,
                                  weight: weight?.reals(of: x.dtype, into: scratch.row(0)), bias: nil)
             parallelFor(chunks, grain: grain) { range in
@@ -86,17 +87,15 @@ private struct Norms {
                         /* Eight rows at a time, which loses fewer digits than 64 one after the other. */
                         let all = RowSums.rows(chunk, of: walk.count)
                         for first in stride(from: all.lowerBound, to: all.upperBound, by: 8) {
-                            walk.forEach(first..<min(first + 8, all.upperBound)) { _, at in
-                                let x = rows.load(0, at[0], scratch.row(own)), grad = rows.load(1, at[1], scratch.row(own + 1))
-                                let target = dx == nil ? nil : rows.target(at[2], scratch.row(own + 1))
-                                attn_norm_gradient(norm, x, grad, target, weights, biases)
-                                if let target { rows.store(2, target, at[2]) }
+                            rows.forEach(first..<min(first + 8, all.upperBound), of: walk, scratch, own) {
+                                attn_norm_gradients(norm, $0, weights, biases)
                             }
                             sums.add(weights, to: chunk, kind: 0)
                             sums.add(biases, to: chunk, kind: 1)
                         }
                     }
                 }
+                if stream { attn_streamed() }
             }
         }
     }

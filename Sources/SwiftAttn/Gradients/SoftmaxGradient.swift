@@ -26,15 +26,13 @@ public func softmaxBackward(gradOut: Tensor, _ y: Tensor, axis: Int = -1, dx: Te
     let rows = GradientRows([y, gradOut, dx].map { $0.permuting(order) })
     let walk = try RowWalk(rows.leading, rows.tensors)
     let grain = ElementCost.normalized.grain(walk.count, columns: rows.columns, y.dtype)
+    let stream = rows.isDirect && dx.isStreamed(over: y, gradOut)
     try withRowScratch(rows.isDirect ? 0 : 2 * max(walk.count / grain, 1), rows.columns, y.dtype) { scratch in
         parallelFor(walk.count, grain: grain) { range in
-            let own = 2 * (range.lowerBound / grain)
-            walk.forEach(range) { _, at in
-                let out = rows.load(0, at[0], scratch.row(own)), grad = rows.load(1, at[1], scratch.row(own + 1))
-                let target = rows.target(at[2], scratch.row(own))
-                attn_softmax_gradient(y.dtype.kernel, Int64(rows.columns), out, grad, target)
-                rows.store(2, target, at[2])
+            rows.forEach(range, of: walk, scratch, 2 * (range.lowerBound / grain)) {
+                attn_softmax_gradients(y.dtype.kernel, Int64(rows.columns), $0, stream)
             }
+            if stream { attn_streamed() }
         }
     }
 }
@@ -56,25 +54,29 @@ struct GradientRows {
         isDirect = dtype == dtype.computing && tensors.allSatisfy { $0.strides[last] == 1 || columns == 1 }
     }
 
+    /// Calls `body` with runs of the rows in `range`: of two inputs, and of an output if there is one. Of scratch it takes the rows
+    /// `own` and the one behind it.
     @inline(__always)
+    func forEach(_ range: Range<Int>, of walk: RowWalk, _ scratch: RowScratch, _ own: Int,
+                 _ body: (UnsafePointer<attn_gradient_rows>) -> Void) {
+        let hasOutput = tensors.count > 2
+        if isDirect {
+            return walk.forEachRun(range) { _, count, at in
+                var run = attn_gradient_rows(count: Int64(count), x: at[0], grad: at[1], dx: hasOutput ? at[2] : nil,
+                                             x_step: Int64(walk.step(0)), grad_step: Int64(walk.step(1)),
+                                             dx_step: hasOutput ? Int64(walk.step(2)) : 0)
+                body(&run)
+            }
+        }
+        let x = scratch.row(own)!, grad = scratch.row(own + 1)!
+        var row = attn_gradient_rows(count: 1, x: x, grad: grad, dx: hasOutput ? x : nil, x_step: 0, grad_step: 0, dx_step: 0)
+        walk.forEach(range) { _, at in
+            attn_load_row(dtype.kernel, at[0], stride(0), Int64(columns), x)
+            attn_load_row(dtype.kernel, at[1], stride(1), Int64(columns), grad)
+            body(&row)
+            if hasOutput { attn_store_row(dtype.kernel, x, Int64(columns), at[2], stride(2)) }
+        }
+    }
+
     private func stride(_ tensor: Int) -> Int64 { Int64(tensors[tensor].strides[tensors[tensor].rank - 1]) }
-
-    /// A row of an input.
-    @inline(__always)
-    func load(_ tensor: Int, _ row: UnsafeRawPointer, _ place: UnsafeMutableRawPointer?) -> UnsafeRawPointer {
-        if isDirect { return row }
-        attn_load_row(dtype.kernel, row, stride(tensor), Int64(columns), place)
-        return UnsafeRawPointer(place!)
-    }
-
-    /// Where a row of an output is computed, before `store` puts it there.
-    @inline(__always)
-    func target(_ row: UnsafeMutableRawPointer, _ place: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer {
-        isDirect ? row : place!
-    }
-
-    @inline(__always)
-    func store(_ tensor: Int, _ reals: UnsafeRawPointer, _ row: UnsafeMutableRawPointer) {
-        if !isDirect { attn_store_row(dtype.kernel, reals, Int64(columns), row, stride(tensor)) }
-    }
 }
