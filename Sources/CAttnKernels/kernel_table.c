@@ -129,6 +129,10 @@ void attn_add_rows(attn_dtype dtype, int64_t n, const void *x, int64_t step, int
   attn_kernels_for(dtype)->add_rows(dtype, n, x, step, column, rows, count, sums);
 }
 
+void attn_copy_row(const attn_rows *shape, const void *x, void *out) {
+  attn_kernels_for(shape->dtype)->sum_row(shape, x, NULL, 0, out);
+}
+
 void attn_dropout_row(const attn_dropout *drop, int64_t first, int64_t n, const void *x, int64_t x_column, void *out,
                       int64_t out_column) {
   attn_kernels_for(drop->dtype)->dropout_row(drop, first, n, x, x_column, out, out_column);

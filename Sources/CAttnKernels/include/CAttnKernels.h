@@ -314,6 +314,9 @@ void attn_activation_gradient_row(const attn_activation_gradient *problem);
 void attn_add_rows(attn_dtype dtype, int64_t n, const void *x, int64_t step, int64_t column, const int64_t *rows,
                    int64_t count, void *sums);
 
+/* out = x, which is no other part of out. */
+void attn_copy_row(const attn_rows *shape, const void *x, void *out);
+
 typedef struct attn_dropout {
   attn_dtype dtype;
   uint32_t threshold; /* words below it drop their element */

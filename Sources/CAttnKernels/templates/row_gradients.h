@@ -155,30 +155,38 @@ static void norm_gradient(const attn_norm *norm, const void *x, const void *grad
   if (dx) store_some(ROW_REAL, v_load(near[5]), dx, 1, n);
 }
 
-/* Vector j of row i, or of the row that rows names. */
+WORD void add_some(real *sums, int64_t count, vec v) {
+  store_some(ROW_REAL, load_some(ROW_REAL, sums, 1, count) + v, sums, 1, count);
+}
+
+/* A vector of row i, or of the row that rows names. */
 WORD vec row_of(attn_dtype dtype, const char *x, int64_t step, const int64_t *rows, int64_t i, int64_t some) {
   return load_some(dtype, x + (rows ? rows[i] : i) * step, 1, some);
+}
+
+WORD void add_rows_vector(attn_dtype dtype, const char *at, int64_t step, const int64_t *rows, int64_t count, int64_t some,
+                          real *sums) {
+  vec sum = {0};
+  int64_t i = 0;
+  for (; i + 8 <= count; i += 8) {
+    vec four[4];
+#pragma clang loop unroll(full)
+    for (int k = 0; k < 4; k++)
+      four[k] = row_of(dtype, at, step, rows, i + 2 * k, some) + row_of(dtype, at, step, rows, i + 2 * k + 1, some);
+    sum += (four[0] + four[1]) + (four[2] + four[3]);
+  }
+  vec rest = {0};
+  for (; i < count; i++) rest += row_of(dtype, at, step, rows, i, some);
+  add_some(sums, some, sum + rest);
 }
 
 /* sums[j] += x[rows[0]][j] + x[rows[1]][j] + ...: eight at a time in a tree, which loses fewer digits than one after the
  * other, and these sums in order; rows NULL: 0, 1, ... */
 WORD void add_rows_dense(attn_dtype dtype, int64_t n, const char *x, int64_t step, const int64_t *rows, int64_t count, real *sums) {
-  for (int64_t j = 0; j < n; j += LANES) {
-    const int64_t some = n - j < LANES ? n - j : LANES;
-    const char *at = x + j * (int64_t)attn_dtype_size(dtype);
-    vec sum = {0};
-    int64_t i = 0;
-    for (; i + 8 <= count; i += 8) {
-      vec four[4];
-#pragma clang loop unroll(full)
-      for (int k = 0; k < 4; k++)
-        four[k] = row_of(dtype, at, step, rows, i + 2 * k, some) + row_of(dtype, at, step, rows, i + 2 * k + 1, some);
-      sum += (four[0] + four[1]) + (four[2] + four[3]);
-    }
-    vec rest = {0};
-    for (; i < count; i++) rest += row_of(dtype, at, step, rows, i, some);
-    store_some(ROW_REAL, load_some(ROW_REAL, sums + j, 1, some) + (sum + rest), sums + j, 1, some);
-  }
+  const int64_t size = (int64_t)attn_dtype_size(dtype);
+  int64_t j = 0;
+  for (; j + LANES <= n; j += LANES) add_rows_vector(dtype, x + j * size, step, rows, count, LANES, sums + j);
+  if (j < n) add_rows_vector(dtype, x + j * size, step, rows, count, n - j, sums + j);
 }
 
 static void add_rows(attn_dtype dtype, int64_t n, const void *x, int64_t step, int64_t column, const int64_t *rows,

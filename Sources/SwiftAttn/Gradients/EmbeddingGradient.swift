@@ -32,11 +32,21 @@ public func embeddingBackward(gradOut: Tensor, ids: Tensor, dtable: Tensor) thro
             ends.update(repeating: 0, count: entries + 2)
             if count > 0 { sortByID(try RowWalk(ids.shape, [ids, gradOut]), gradOut, isWide: ids.dtype == .int64, offsets, ends) }
             let grain = ElementCost.gathered.grain(entries, columns: columns, gradOut.dtype)
-            try withRowScratch(max(entries / grain, 1), columns, gradOut.dtype) { scratch in
+            let shape = attn_rows(dtype: dtable.dtype.kernel, columns: Int64(columns), x_column: 1,
+                                  out_column: columns == 1 ? 1 : Int64(dtable.strides[1]), stream: dtable.isStreamed())
+            let isDirect = dtable.dtype == dtable.dtype.computing
+            try withRowScratch(1 + max(entries / grain, 1), columns, gradOut.dtype) { scratch in
+                let zeros = scratch.cleared(0)!
                 let column = columns == 1 ? 1 : Int64(gradOut.strides[gradOut.rank - 1])
                 parallelFor(entries, grain: grain) { rows in
-                    let sums = scratch.row(rows.lowerBound / grain)!
+                    let sums = scratch.row(1 + rows.lowerBound / grain)!
+                    var shape = shape
                     for id in rows {
+                        let row = dtable.pointer(byOffset: id &* dtable.strides[0])
+                        if ends[id] == ends[id + 1] {
+                            attn_copy_row(&shape, zeros, row)
+                            continue
+                        }
                         memset(sums, 0, columns * gradOut.dtype.computing.size)
                         var first = ends[id]
                         while first < ends[id + 1] {
@@ -45,9 +55,10 @@ public func embeddingBackward(gradOut: Tensor, ids: Tensor, dtable: Tensor) thro
                                           Int64(some), sums)
                             first += some
                         }
-                        attn_store_row(dtable.dtype.kernel, sums, Int64(columns), dtable.pointer(byOffset: id &* dtable.strides[0]),
-                                       Int64(dtable.strides[1]))
+                        if isDirect { attn_copy_row(&shape, sums, row) }
+                        else { attn_store_row(dtable.dtype.kernel, sums, Int64(columns), row, Int64(dtable.strides[1])) }
                     }
+                    if shape.stream { attn_streamed() }
                 }
             }
         }

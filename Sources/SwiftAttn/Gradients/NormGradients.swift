@@ -75,7 +75,7 @@ private struct Norms {
         let grain = ElementCost.normalized.grain(chunks, columns: 2 * RowSums.chunk * rows.columns, x.dtype)
         let ranges = max(chunks / grain, 1), isConverted = weight?.hasReals(of: x.dtype) == false
         try withRowScratch((isConverted ? 1 : 0) + 4 * ranges, rows.columns, x.dtype) { scratch in
-            let stream = rows.isDirect && dx?.isStreamed(over: x, gradOut) == true
+            let stream = rows.isDirect && dx?.isStreamed(over: x, gradOut, from: GradientRows.streamedBytes) == true
             let shape = attn_rows(dtype: x.dtype.kernel, columns: Int64(rows.columns), x_column: 1, out_column: 1, stream: stream)
             let norm = attn_norm(shape: shape, centred: isCentred, eps: eps,
                                  weight: weight?.reals(of: x.dtype, into: scratch.row(0)), bias: nil)

@@ -26,7 +26,7 @@ public func softmaxBackward(gradOut: Tensor, _ y: Tensor, axis: Int = -1, dx: Te
     let rows = GradientRows([y, gradOut, dx].map { $0.permuting(order) })
     let walk = try RowWalk(rows.leading, rows.tensors)
     let grain = ElementCost.normalized.grain(walk.count, columns: rows.columns, y.dtype)
-    let stream = rows.isDirect && dx.isStreamed(over: y, gradOut)
+    let stream = rows.isDirect && dx.isStreamed(over: y, gradOut, from: GradientRows.streamedBytes)
     try withRowScratch(rows.isDirect ? 0 : 2 * max(walk.count / grain, 1), rows.columns, y.dtype) { scratch in
         parallelFor(walk.count, grain: grain) { range in
             rows.forEach(range, of: walk, scratch, 2 * (range.lowerBound / grain)) {
@@ -40,6 +40,9 @@ public func softmaxBackward(gradOut: Tensor, _ y: Tensor, axis: Int = -1, dx: Te
 /// Rows along the last dim of tensors of one shape and dtype, read and written as reals side by side: where they are, or by
 /// way of scratch.
 struct GradientRows {
+    /// Where inputs are read twice, a last-level cache of 32 MB keeps enough of an output of its size to be faster without.
+    static let streamedBytes = 64 << 20
+
     let tensors: [Tensor]
     let columns: Int
     let isDirect: Bool

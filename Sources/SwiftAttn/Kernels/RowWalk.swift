@@ -137,8 +137,8 @@ let streamedBytes = 32 << 20
 
 extension Tensor {
     /// Whether this output is to be streamed; an input that is overwritten is in the cache anyway.
-    func isStreamed(over inputs: Tensor?...) -> Bool {
-        shape.reduce(dtype.size, *) >= streamedBytes && !inputs.contains { $0?.data == data }
+    func isStreamed(over inputs: Tensor?..., from bytes: Int = streamedBytes) -> Bool {
+        shape.reduce(dtype.size, *) >= bytes && !inputs.contains { $0?.data == data }
     }
 }
 

@@ -99,6 +99,7 @@ class DType(ctypes.Structure):
 class Tensor(ctypes.Structure):
     """swiftattn_tensor. _tensor.py adds two Python attributes: `owner`, which keeps the memory alive, and `dims`."""
 
+    __slots__ = ("dims", "owner")
     _fields_ = [
         ("data", c_void_p),
         ("ndim", c_int32),
