@@ -25,12 +25,12 @@ static void few_terms(work *w, int64_t key, int64_t n) {
   }
 }
 
-/* What follows `by` bytes behind the first of these rows of k or v; nothing where they are copies, or come from blocks. */
-static ahead rows_ahead(const work *w, const char *first, attn_strides step, int64_t width, int64_t by) {
+/* What lies `by` bytes behind row `key` of k or v; nothing where rows come in blocks. */
+static ahead rows_ahead(const work *w, const char *x, attn_strides step, int64_t key, int64_t width, int64_t by) {
   const int64_t size = (int64_t)attn_dtype_size(w->problem->kv_dtype), row = step.row * size;
-  if (w->sequence->blocks || w->problem->kv_dtype == ATTN_I8 || step.element != 1 || width == 0) return (ahead){ first, 0, 0, 0 };
-  if (step.row == width) return (ahead){ first + by, 0, INT64_MAX / 2, 0 };
-  return (ahead){ first + by / (width * size) * row, 0, width * size, row };
+  if (w->sequence->blocks || step.element != 1 || width == 0) return (ahead){ x, 0, 0, 0 };
+  if (step.row == width) return (ahead){ x + key * row + by, 0, INT64_MAX / 2, 0 };
+  return (ahead){ x + (key + by / (width * size)) * row, 0, width * size, row };
 }
 
 #define KEYS_AHEAD 16384 /* bytes: a few rows of k for each lane, and no more than the first-level cache holds */
@@ -40,13 +40,15 @@ static void few_scores(work *w, int64_t key, int64_t n) {
   const int64_t d = P->head_dim, width = stream_width(w->rows);
   lines k = lines_of(w, w->k, P->k, P->k_block, w->k_scales, key, n, d);
   int64_t step = k.row * (int64_t)attn_dtype_size(k.dtype);
-  if (!operands_lie(k.dtype, k.element, d)) {
+  const bool lie = operands_lie(k.dtype, k.element, d), copied = !lie || k.dtype != P->kv_dtype; /* before the products begin */
+  const int64_t block = n * d * (int64_t)attn_dtype_size(P->kv_dtype);
+  ahead later = rows_ahead(w, w->k, P->k, key, d, copied ? block : KEYS_AHEAD);
+  if (!lie) {
     const operand *row[KEYS];
     operand_rows(k.dtype, k.first, k.row, k.element, n, d, w->k_block, row);
     step = GROUPS(d) * (int64_t)sizeof(operand);
     k = (lines){ (const char *)w->k_block, REAL_DTYPE, d, 1 };
   }
-  ahead later = rows_ahead(w, k.first, P->k, d, KEYS_AHEAD);
   for (int64_t j = 0; j < n; j += width)
     stream_rows(k.dtype, w->rows, GROUPS(d), summed(GROUPS(d)), w->q_rows, k.first + j * step, step, n - j < width ? n - j : width,
                 w->s + j, KEYS, &later);
@@ -158,8 +160,9 @@ WORD void weigh_of(const attn_dtype dtype, const int rows, const int vecs, int64
 /* v of a dtype whose operands lie. */
 static void weigh(attn_dtype dtype, int64_t rows, int64_t vecs, int64_t n, const operand *const *p, const char *v, int64_t step,
                   real *o, int64_t o_step, ahead *next) {
-  if (vecs <= WEIGHED_VECS) { OF_LYING(dtype, WEIGH_ALL, rows, vecs); }
-  else if (rows == 1) weigh_of(REAL_DTYPE, 1, WIDE_VECS, n, p, v, step, o, o_step, next);
+  if (vecs <= WEIGHED_VECS) {
+    OF_LYING(dtype, WEIGH_ALL, rows, vecs);
+  } else if (rows == 1) weigh_of(REAL_DTYPE, 1, WIDE_VECS, n, p, v, step, o, o_step, next);
   else weigh_of(REAL_DTYPE, WIDE_ROWS, WIDE_VECS, n, p, v, step, o, o_step, next);
 }
 
@@ -173,7 +176,7 @@ static void few_accumulate(work *w, state *state, int64_t key, int64_t n) {
   if (operands_lie(v.dtype, v.element, dv) && dv % (VALUE_VECS * LANES) == 0) {
     const bool wide = PRODUCT_VECS == 4 && DEPTH == 1 && v.dtype == REAL_DTYPE && dv == WIDE_VECS * LANES;
     const int64_t most_rows = wide ? WIDE_ROWS : WEIGHED_ROWS, most_vecs = wide ? WIDE_VECS : WEIGHED_VECS;
-    ahead later = rows_ahead(w, v.first, P->v, dv, n * step);
+    ahead later = rows_ahead(w, w->v, P->v, key, dv, n * dv * (int64_t)attn_dtype_size(P->kv_dtype));
     for (int64_t d = 0, vecs; d < dv; d += vecs * LANES) {
       vecs = dv - d < most_vecs * LANES ? VALUE_VECS : most_vecs;
       for (int64_t r = 0, some; r < w->rows; r += some) {
