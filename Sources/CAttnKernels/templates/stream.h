@@ -3,7 +3,7 @@
  * The sums are those of product.h, operation for operation: from zero over `summed` operands in order, and these short
  * sums added in order. Which of the two runs therefore changes no bit. */
 
-#define STREAM_ROWS 8 /* 8 sums and 16 transposed vectors, of 32 registers */
+#define STREAM_ROWS 8 /* 8 sums, 8 sums of these, and 8 columns as they are transposed, of 32 registers */
 
 #define STREAM_LINE 128 /* operands of a row at a time, on their way to the others */
 
@@ -22,7 +22,7 @@ static void operands_side_by_side(attn_dtype dtype, const void *const *rows, int
 }
 
 /* Rows that are read later, asked for in their order while others are worked on: the hardware foresees neither a change of matrix
- * nor steps across many rows. Requests come one by one between the operations: a core can wait for about 24 lines, and drops
+ * nor steps across many rows. Requests come one by one between the operations: a core waits for so many lines at a time, and drops
  * what comes faster than they arrive. They go to the second-level cache, past the first-level one's own foresight, which these
  * rows would only confuse. Behind the last row nothing exists, which does no harm. */
 typedef struct ahead {

@@ -42,7 +42,8 @@ WORD halfvec v_to_f16(vec v) { return (halfvec)_mm256_cvtps_ph((__m256)v, _MM_FR
 /* Four neighbours from each of two places, 16-bit numbers widened. */
 WORD vec v_side_by_side(const attn_dtype dtype, const char *low, const char *high) {
   if (dtype == ATTN_F32)
-    return (vec)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps((const float *)low)), _mm_loadu_ps((const float *)high), 1);
+    return (vec)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps((const float *)low)),
+                                     _mm_loadu_ps((const float *)high), 1);
   const halfvec both = (halfvec)_mm_unpacklo_epi64(_mm_loadl_epi64((const __m128i *)low), _mm_loadl_epi64((const __m128i *)high));
   return dtype == ATTN_F16 ? v_from_f16(both) : v_from_bf16(both);
 }
