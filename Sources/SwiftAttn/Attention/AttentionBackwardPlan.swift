@@ -6,7 +6,7 @@ struct AttentionBackwardPlan {
     private(set) var description = attn_backward_plan()
 
     /// Below this many floating-point operations for each thread, waking it costs more than it saves.
-    private static let flopsPerThread = 400_000.0
+    private static let flopsPerThread = 200_000.0
 
     /// Two passes compute the scores and the products with v twice: 7 products for 5.
     private static let costOfTwoPasses = 7.0 / 5

@@ -6,7 +6,7 @@ struct AttentionPlan {
     private(set) var description = attn_plan()
 
     /// Below this many floating-point operations for each thread, waking it costs more than it saves.
-    private static let flopsPerThread = 400_000.0
+    private static let flopsPerThread = 200_000.0
 
     /// Below this many keys for each query a tile is not worth sharing.
     private static let fewestKeysToSplit = 1000.0

@@ -117,7 +117,7 @@ enum ElementCost: Int {
     case moved = 90, normalized = 140, gathered = 160, exponential = 220  // picoseconds; gathered: rows from anywhere
 
     /// Less than two ranges of so much work run on the caller alone: waking a thread costs some microseconds itself.
-    private static let range = 15_000_000
+    private static let range = 5_000_000
     /// A thread that was held up leaves others at most an eighth of its share to wait for.
     private static let rangesPerThread = 8
 

@@ -29,7 +29,7 @@ struct Gemm {
     var packed: PackedWeight?
 
     /// Below this many floating-point operations for each thread, waking it costs more than it saves.
-    private static let flopsPerThread = 400_000.0
+    private static let flopsPerThread = 200_000.0
 
     func run() throws(Failure) {
         if c.isEmpty { return }
