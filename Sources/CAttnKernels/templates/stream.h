@@ -22,9 +22,9 @@ static void operands_side_by_side(attn_dtype dtype, const void *const *rows, int
 }
 
 /* Rows that are read later, asked for in their order while others are worked on: the hardware foresees neither a change of matrix
- * nor steps across many rows. Requests come one by one between the operations: a core waits for so many lines at a time, and drops
- * what comes faster than they arrive. They go to the second-level cache, past the first-level one's own foresight, which these
- * rows would only confuse. Behind the last row nothing exists, which does no harm. */
+ * nor steps across many rows. Requests come one by one between the operations, for a
+ * core drops part of those that come all at once. They go to the second-level cache; to the first-level one was slower. Behind the
+ * last row nothing exists, which does no harm. */
 typedef struct ahead {
   const char *row;
   int64_t at, width, step; /* bytes; rows that lie side by side are one, and none is one of width 0 that never ends */
