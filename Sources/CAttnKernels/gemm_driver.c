@@ -137,16 +137,17 @@ bool attn_gemm_run(const attn_gemm *g) {
   const attn_kernels *kernels = attn_products_for(g->dtype, g->precision);
   const int64_t real = g->dtype == ATTN_F64 ? 8 : 4;
   job J = { .gemm = g, .kernels = kernels, .finishing = attn_kernels_for(g->dtype) };
-  /* Rows in equal parts; columns in as many parts as keep all threads busy to the end. */
+  J.streamed = g->m <= kernels->stream_rows && g->b[0].row == 1 && !g->packed_b;
+  /* Columns in as many parts as keep all threads busy to the end; rows in equal parts, more where the columns are few. */
   const int64_t available = attn_threads_for(g->threads, INT32_MAX);
-  J.mc = rounded(over(g->m, over(g->m, MC)), kernels->mr);
   J.nc = rounded(over(g->n, available * over(g->n, available * NC)), kernels->nr);
-  J.row_tiles = over(g->m, J.mc);
   J.column_tiles = over(g->n, J.nc);
+  const int64_t idle = J.streamed ? 1 : over(available, g->batch * J.column_tiles), parts = over(g->m, MC);
+  J.mc = rounded(over(g->m, parts > idle ? parts : idle), kernels->mr);
+  J.row_tiles = over(g->m, J.mc);
   const int64_t tiles = g->batch * J.row_tiles * J.column_tiles;
   const int threads = attn_threads_for(g->threads, tiles);
 
-  J.streamed = g->m <= kernels->stream_rows && g->b[0].row == 1 && !g->packed_b;
   J.resident = J.streamed || J.mc * operands(kernels, g->k) <= RESIDENT;
   const int64_t k = MIN(kernels->block, g->k);
   J.a_size = (size_t)rounded(J.mc * operands(kernels, J.resident ? g->k : k), 64);
