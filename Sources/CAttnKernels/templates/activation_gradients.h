@@ -8,7 +8,10 @@ typedef struct sigmoid {
 
 WORD sigmoid v_sigmoid(vec u) {
   const vec size = v_min(v_set1(-EXP_LOWEST), v_abs(u));
-  const vec e = v_exp_within(-size), larger = (real)1 / ((real)1 + e), smaller = e * larger;
+  const vec e = v_exp_within(-size), d = (real)1 + e, near = (real)1 / d;
+  /* What rounding 1 + e and its reciprocal took away would be most of the error. */
+  const vec lost = e - (d - (real)1), missing = near * v_fma(-lost, near, v_fma(-d, near, v_set1(1)));
+  const vec larger = near + missing, smaller = v_fma(e, near, e * missing);
   return (sigmoid){ v_select(u < (vec){0}, smaller, larger), smaller, larger, v_sign_of(size, u) };
 }
 
