@@ -4,9 +4,27 @@ import CAttnKernels
 import Glibc
 
 /// A type that kernels compute in: Float, or Double for float64. (SIMD vectors ask for Codable scalars.)
-protocol Real: BinaryFloatingPoint, SIMDScalar, Codable {}
-extension Float: Real {}
-extension Double: Real {}
+protocol Real: BinaryFloatingPoint, SIMDScalar, Codable {
+    /// Whether one of the 16 numbers there is at least `bound`; of each type's own, as the compiler makes generic vectors
+    /// loops.
+    static func isAny(of numbers: UnsafePointer<Self>, atLeast bound: Self) -> Bool
+}
+
+extension Float: Real {
+    @inline(__always)
+    static func isAny(of numbers: UnsafePointer<Float>, atLeast bound: Float) -> Bool {
+        let some = UnsafeRawPointer(numbers).loadUnaligned(as: SIMD16<Float>.self)
+        return any(some .>= SIMD16<Float>(repeating: bound))
+    }
+}
+
+extension Double: Real {
+    @inline(__always)
+    static func isAny(of numbers: UnsafePointer<Double>, atLeast bound: Double) -> Bool {
+        let some = UnsafeRawPointer(numbers).loadUnaligned(as: SIMD16<Double>.self)
+        return any(some .>= SIMD16<Double>(repeating: bound))
+    }
+}
 
 /// How the elements of a row lie in memory.
 struct RowLayout<R: Real> {

@@ -51,10 +51,9 @@ public func samplingDistribution(_ logits: Tensor, options: SamplingOptions = Sa
     if out.isEmpty { return }
     try problem.checkRows()
     let walk = try RowWalk(out.leading(1).shape, [out])
-    let dtype = out.dtype.kernel, columns = out.shape[out.rank - 1], stride = out.strides[out.rank - 1]
+    let dtype = out.dtype, stride = out.strides[out.rank - 1]
     try problem.forEachRow { row, filter in
-        filter.normalize()
-        walk.forEach(row..<row + 1) { _, at in attn_store_row(dtype, filter.reals, Int64(columns), at[0], Int64(stride)) }
+        walk.forEach(row..<row + 1) { _, at in filter.store(dtype, at[0], stride: stride) }
     }
 }
 
@@ -119,14 +118,15 @@ private struct SamplingProblem {
         let step = tokens.map { $0.strides[logits.rank - 1] &* $0.dtype.size } ?? 0, isWide = tokens?.dtype == .int64
         let dtype = logits.dtype.kernel, stride = Int64(logits.strides[logits.rank - 1])
         let grain = ElementCost.exponential.grain(walk.count, columns: columns, logits.dtype), ranges = max(walk.count / grain, 1)
-        /* For each range: a row in the computing type, a number for each token of the vocabulary, and the previous ones. */
-        try withRowScratch(ranges, columns, logits.dtype) { reals throws(Failure) in
+        /* For each range: two rows in the computing type, a number for each token of the vocabulary, and the previous ones. */
+        try withRowScratch(2 * ranges, columns, logits.dtype) { reals throws(Failure) in
             try withScratch(of: Int.self, columns + count, times: ranges) { numbers throws(Failure) in
                 parallelFor(walk.count, grain: grain) { rows in
                     let range = rows.lowerBound / grain, own = numbers + range * (columns + count)
-                    let filter = TokenFilter(reals.row(range)!, columns, self.logits.dtype, order: own)
+                    let logits = reals.row(2 * range)!, shares = reals.row(2 * range + 1)!
                     walk.forEach(rows) { row, at in
-                        attn_load_row(dtype, at[0], stride, Int64(columns), filter.reals)
+                        attn_load_row(dtype, at[0], stride, Int64(columns), logits)
+                        var filter = TokenFilter(logits, columns, self.logits.dtype, shares: shares, list: own)
                         for i in 0..<count { own[columns + i] = loadIndex(isWide, at[1] + i &* step) }
                         filter.apply(options, previous: UnsafeMutableBufferPointer(start: own + columns, count: count))
                         body(row, filter)
