@@ -37,15 +37,17 @@ enum LastError {
 
 /// A required tensor of the C ABI as a view.
 func tensor(_ pointer: UnsafePointer<swiftattn_tensor>?, _ name: StaticString) throws(Failure) -> Tensor {
-    guard let tensor = try optionalTensor(pointer, name) else {
-        throw Failure(.nullPointer, "\(name): is NULL, expected a tensor")
-    }
-    return tensor
+    guard let pointer else { throw Failure(.nullPointer, "\(name): is NULL, expected a tensor") }
+    return try view(pointer, name)
 }
 
 /// A tensor that may be NULL.
 func optionalTensor(_ pointer: UnsafePointer<swiftattn_tensor>?, _ name: StaticString) throws(Failure) -> Tensor? {
     guard let pointer else { return nil }
+    return try view(pointer, name)
+}
+
+private func view(_ pointer: UnsafePointer<swiftattn_tensor>, _ name: StaticString) throws(Failure) -> Tensor {
     let ndim = Int(pointer.pointee.ndim)
     guard (0...Dims.capacity).contains(ndim) else {
         throw Failure(.invalidShape, "\(name): ndim is \(ndim), expected 0 to \(Dims.capacity)")

@@ -16,6 +16,8 @@ public struct Dims: RandomAccessCollection, Sendable, ExpressibleByArrayLiteral,
 
     public init(arrayLiteral elements: Int...) { self.init(elements) }
 
+    init() { self.init(repeating: 0, count: 0) }
+
     public init(_ elements: some Collection<Int>) {
         self.init(repeating: 0, count: elements.count)
         for (i, element) in elements.enumerated() { storage[i] = element }

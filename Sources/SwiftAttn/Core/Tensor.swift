@@ -31,7 +31,17 @@ public struct Tensor: @unchecked Sendable {
     }
 
     public var rank: Int { shape.count }
-    public var isEmpty: Bool { shape.contains(0) }
+    public var isEmpty: Bool {
+        for i in 0..<rank where shape[i] == 0 { return true }
+        return false
+    }
+
+    /// The product of the dims.
+    var elementCount: Int {
+        var count = 1
+        for i in 0..<rank { count *= shape[i] }
+        return count
+    }
 
     /// The address of the element that many elements on. An empty tensor's address may be NULL and is never read; its place
     /// is taken by one that arithmetic is allowed on.

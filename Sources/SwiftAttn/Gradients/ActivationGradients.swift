@@ -53,7 +53,7 @@ private func run(_ activation: attn_activation, _ gradOut: Tensor, _ x: Tensor, 
     guard let first = dx ?? dup, !x.isEmpty else { return }
 
     /* As in the forward: an output's own order makes the rows long and their elements neighbours. */
-    let order = first.shape.indices.sorted { first.strides[$0].magnitude > first.strides[$1].magnitude }
+    let order = first.dimsByStep
     let given = [x, gradOut, up, dx, dup]
     let tensors = given.compactMap { $0?.permuting(order) }
     var walk = try RowWalk(tensors[0].shape, tensors)

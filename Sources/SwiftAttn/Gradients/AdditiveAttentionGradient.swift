@@ -83,7 +83,7 @@ public func additiveAttentionBackward(gradOut: Tensor, _ inputs: AdditiveInputs,
     try project(dq, run.query, problem.hidden, dx: gradients.query, dweight: gradients.queryWeight, pool)
     try project(dk, run.key, problem.hidden, dx: gradients.key, dweight: gradients.keyWeight, pool)
     if let dvalue = gradients.value {
-        let turned = weights.tensor.permuting(Array(0..<problem.leading.count) + [problem.leading.count + 1, problem.leading.count])
+        let turned = weights.tensor.permuting(weights.tensor.dimsWithLast(problem.leading.count))
         try rounding(dvalue, pool) { (out) throws(Failure) in
             try Gemm(a: turned, b: grad.tensor, c: out).run()
         }

@@ -44,7 +44,7 @@ public func linearBackward(gradOut: Tensor, _ x: Tensor, weight: Tensor, bias: T
     }
     if let dx {
         let rows = Rows(of: [gradient.tensor, dx])
-        try Gemm(a: rows.matrix(gradient.tensor), b: weight.broadcast(to: Dims(rows.leading), kept: 2, "weight"), c: rows.matrix(dx),
+        try Gemm(a: rows.matrix(gradient.tensor), b: weight.broadcast(to: rows.leading, kept: 2, "weight"), c: rows.matrix(dx),
                  precision: precision).run()
     }
     if dweight == nil && dbias == nil { return }

@@ -32,13 +32,7 @@ private func run(_ gradOut: Tensor, _ x: Tensor, _ weight: Tensor?, _ eps: Doubl
     try gradOut.checked("grad_out").expect(dtype: x.dtype, "grad_out", as: "x")
     try gradOut.expect(shape: x.shape, "grad_out")
     let columns = x.shape[x.rank - 1]
-    if let weight {
-        try weight.checked("weight").expect(rank: 1...1, "weight")
-        try weight.expect(shape: [columns], "weight")
-        guard weight.dtype == .float32 || weight.dtype == x.dtype else {
-            throw .dtype("weight: dtype is \(weight.dtype), expected float32\(x.dtype == .float32 ? "" : " or \(x.dtype)")")
-        }
-    }
+    try weight?.expectParameter("weight", of: x)
     guard eps >= 0, eps.isFinite else { throw .argument("eps: expected a finite number of at least 0, got \(eps)") }
     try dx?.expectOutput(like: x, "dx", as: "x")
     try dweight?.expectSum("dweight", columns, of: x)

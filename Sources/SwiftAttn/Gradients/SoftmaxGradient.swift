@@ -22,7 +22,7 @@ public func softmaxBackward(gradOut: Tensor, _ y: Tensor, axis: Int = -1, dx: Te
     if dx.isEmpty { return }
 
     let dim = axis < 0 ? axis + y.rank : axis
-    let order = y.shape.indices.filter { $0 != dim } + [dim]
+    let order = y.dimsWithLast(dim)
     let rows = GradientRows([y, gradOut, dx].map { $0.permuting(order) })
     let walk = try RowWalk(rows.leading, rows.tensors)
     let grain = ElementCost.normalized.grain(walk.count, columns: rows.columns, y.dtype)

@@ -46,13 +46,15 @@ private func activate(_ activation: attn_activation, _ x: Tensor, _ name: Static
         try up.expect(shape: x.shape, "up")
     }
     try out.expectOutput(like: x, "out", as: name)
-    try Output("out", out)?.expectApart(fromOrSameAs: x, "\(name)")
-    try Output("out", out)?.expectApart(fromOrSameAs: up, "up")
+    let written = Output("out", out)
+    try written?.expectApart(fromOrSameAs: x, "\(name)")
+    try written?.expectApart(fromOrSameAs: up, "up")
     if out.isEmpty { return }
 
     /* The order of elements does not matter: out's own makes the rows long and their elements neighbours. */
-    let order = out.shape.indices.sorted { out.strides[$0].magnitude > out.strides[$1].magnitude }
-    let tensors = [out, x, up].compactMap { $0?.permuting(order) }
+    let order = out.dimsByStep
+    var tensors = [out.permuting(order), x.permuting(order)]
+    if let up { tensors.append(up.permuting(order)) }
     var walk = try RowWalk(tensors[0].shape, tensors)
     let (columns, steps) = walk.takeColumns()
     let size = x.dtype.size, rows = walk

@@ -33,7 +33,7 @@ public func embedding(_ ids: Tensor, table: Tensor, residual: Tensor? = nil, out
     try ids.checkIndices("ids", 0..<table.shape[0])
     if out.isEmpty { return }
 
-    let walk = try RowWalk(ids.shape, [ids, out, added].compactMap { $0 })
+    let walk = try RowWalk(ids.shape, added.map { [ids, out, $0] } ?? [ids, out])
     let isAdded = added != nil
     var layout = attn_gather()
     layout.shape = attn_rows(table, out, columns: columns, stream: out.isStreamed(over: added))

@@ -28,14 +28,8 @@ private func normalize(_ x: Tensor, weight: Tensor?, bias: Tensor?, eps: Double,
     try Library.requireKernels()
     try x.checked("x").expect(rank: 1...Dims.capacity, "x")
     try x.expectFloating("x")
-    for (name, parameter) in [("weight", weight), ("bias", bias)] as [(StaticString, Tensor?)] {
-        guard let parameter else { continue }
-        try parameter.checked(name).expect(rank: 1...1, name)
-        try parameter.expect(shape: [x.shape[x.rank - 1]], name)
-        guard parameter.dtype == .float32 || parameter.dtype == x.dtype else {
-            throw .dtype("\(name): dtype is \(parameter.dtype), expected float32\(x.dtype == .float32 ? "" : " or \(x.dtype)")")
-        }
-    }
+    try weight?.expectParameter("weight", of: x)
+    try bias?.expectParameter("bias", of: x)
     guard eps >= 0, eps.isFinite else { throw .argument("eps: expected a finite number of at least 0, got \(eps)") }
     try out.expectOutput(like: x, "out", as: "x")
     let written = Output("out", out)
@@ -62,6 +56,17 @@ private func normalize(_ x: Tensor, weight: Tensor?, bias: Tensor?, eps: Double,
                 walk.forEach(rows) { _, at in attn_norm_row(norm, at[0], at[1], own) }
             }
             if shape.stream { attn_streamed() }
+        }
+    }
+}
+
+extension Tensor {
+    /// A weight or bias of a norm of x's rows.
+    func expectParameter(_ name: StaticString, of x: Tensor) throws(Failure) {
+        try checked(name).expect(rank: 1...1, name)
+        try expect(shape: [x.shape[x.rank - 1]], name)
+        guard dtype == .float32 || dtype == x.dtype else {
+            throw .dtype("\(name): dtype is \(dtype), expected float32\(x.dtype == .float32 ? "" : " or \(x.dtype)")")
         }
     }
 }

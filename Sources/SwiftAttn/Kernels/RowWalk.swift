@@ -19,22 +19,23 @@ struct RowWalk {
 
     /// The first dims of each tensor are `leading`; none of the tensors is empty.
     init(_ leading: Dims, _ tensors: [Tensor]) throws(Failure) {
-        var shape: Dims = []
-        var operands = tensors.map { Operand(data: $0.data!, strides: []) }
+        var shape = Dims()
+        var operands = tensors.map { Operand(data: $0.data!, strides: Dims()) }
         var count = 1
         for dim in leading.indices where leading[dim] != 1 {
             let size = leading[dim]
             let (product, overflow) = count.multipliedReportingOverflow(by: size)
             guard !overflow else { throw Failure.outOfMemory }
             count = product
-            let steps = tensors.map { $0.strides[dim] &* $0.dtype.size }
             let last = shape.count - 1
-            if last >= 0, zip(operands, steps).allSatisfy({ $0.strides[last] == $1 &* size }) {
-                shape[last] *= size
-                for i in operands.indices { operands[i].strides[last] = steps[i] }
-            } else {
-                shape.append(size)
-                for i in operands.indices { operands[i].strides.append(steps[i]) }
+            var isEven = last >= 0
+            for i in operands.indices where isEven {
+                isEven = operands[i].strides[last] == tensors[i].strides[dim] &* tensors[i].dtype.size &* size
+            }
+            if isEven { shape[last] *= size } else { shape.append(size) }
+            for i in operands.indices {
+                let step = tensors[i].strides[dim] &* tensors[i].dtype.size
+                if isEven { operands[i].strides[last] = step } else { operands[i].strides.append(step) }
             }
         }
         self.shape = shape
@@ -45,18 +46,21 @@ struct RowWalk {
 
     /// Takes the last merged dim out of the walk, as the columns of its rows: their number, and the bytes between
     /// neighbours in each tensor.
-    mutating func takeColumns() -> (count: Int, steps: [Int]) {
-        guard let columns = shape.last else { return (1, operands.map { _ in 0 }) }
-        let steps = operands.map { $0.strides[shape.count - 1] }
-        shape = Dims(shape.dropLast())
-        for i in operands.indices { operands[i].strides = Dims(operands[i].strides.dropLast()) }
+    mutating func takeColumns() -> (count: Int, steps: Dims) {
+        var steps = Dims()
+        for operand in operands { steps.append(operand.step) }
+        if shape.isEmpty { return (1, steps) }
+        let columns = shape[shape.count - 1]
+        shape = shape.droppingLast(1)
+        for i in operands.indices { operands[i].strides = operands[i].strides.droppingLast(1) }
         count /= columns
         setSteps()
         return (columns, steps)
     }
 
     private mutating func setSteps() {
-        for i in operands.indices { operands[i].step = operands[i].strides.last ?? 0 }
+        let last = shape.count - 1
+        for i in operands.indices { operands[i].step = last < 0 ? 0 : operands[i].strides[last] }
     }
 
     /// Calls `body` with the number of each row in `rows` and the place of that row in each tensor.
@@ -98,9 +102,11 @@ struct RowWalk {
     /// Where `row` lies in each tensor; the result is how many rows are left in its last dim.
     private func place(_ row: Int, _ at: UnsafeMutableBufferPointer<UnsafeMutableRawPointer>) -> Int {
         for i in operands.indices { at.initializeElement(at: i, to: operands[i].data) }
-        guard let run = shape.last else { return 1 }
-        var rest = row
-        for dim in shape.indices.reversed() {
+        if shape.isEmpty { return 1 }
+        let run = shape[shape.count - 1]
+        var rest = row, dim = shape.count
+        while dim > 0 {
+            dim -= 1
             let index: Int
             (rest, index) = rest.quotientAndRemainder(dividingBy: shape[dim])
             for i in operands.indices { at[i] += index &* operands[i].strides[dim] }
@@ -137,8 +143,8 @@ let streamedBytes = 32 << 20
 
 extension Tensor {
     /// Whether this output is to be streamed; an input that is overwritten is in the cache anyway.
-    func isStreamed(over inputs: Tensor?..., from bytes: Int = streamedBytes) -> Bool {
-        shape.reduce(dtype.size, *) >= bytes && !inputs.contains { $0?.data == data }
+    func isStreamed(over input: Tensor? = nil, _ other: Tensor? = nil, from bytes: Int = streamedBytes) -> Bool {
+        elementCount * dtype.size >= bytes && input?.data != data && other?.data != data
     }
 }
 
@@ -163,7 +169,31 @@ extension Tensor {
     }
 
     /// The same elements with the dims in another order.
-    func permuting(_ order: [Int]) -> Tensor {
-        Tensor(data: data, dtype: dtype, shape: Dims(order.map { shape[$0] }), strides: Dims(order.map { strides[$0] }))
+    func permuting(_ order: Dims) -> Tensor {
+        var result = self
+        for i in 0..<order.count {
+            result.shape[i] = shape[order[i]]
+            result.strides[i] = strides[order[i]]
+        }
+        return result
+    }
+
+    /// The dims from the largest step to the smallest.
+    var dimsByStep: Dims {
+        var order = Dims()
+        for dim in 0..<rank {
+            var place = order.count
+            while place > 0 && strides[order[place - 1]].magnitude < strides[dim].magnitude { place -= 1 }
+            order.insert(dim, at: place)
+        }
+        return order
+    }
+
+    /// All dims but `dim`, then that one.
+    func dimsWithLast(_ dim: Int) -> Dims {
+        var order = Dims()
+        for other in 0..<rank where other != dim { order.append(other) }
+        order.append(dim)
+        return order
     }
 }

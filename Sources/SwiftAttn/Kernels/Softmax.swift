@@ -23,7 +23,7 @@ public func softmax(_ x: Tensor, axis: Int = -1, out: Tensor) throws(Failure) {
     if out.isEmpty { return }
 
     let dim = axis < 0 ? axis + x.rank : axis
-    let order = x.shape.indices.filter { $0 != dim } + [dim]
+    let order = x.dimsWithLast(dim)
     let from = x.permuting(order), to = out.permuting(order)
     let columns = x.shape[dim]
     let walk = try RowWalk(to.leading(1).shape, [from, to])

@@ -34,49 +34,48 @@ struct Gemm {
     func run() throws(Failure) {
         if c.isEmpty { return }
         let leading = c.leading(2).shape
-        let batch = leading.reduce(1, *)
+        var batch = 1
+        for dim in leading { batch *= dim }
         let m = c.shape[c.rank - 2], n = c.shape[c.rank - 1], k = a.shape[a.rank - 1]
         let flops = 2 * Double(batch) * Double(m) * Double(n) * Double(k)
         let threads = max(1, min(Double(attn_get_num_threads()), flops / Gemm.flopsPerThread))
-        let matrices = (matrices(a, leading), matrices(b, leading), matrices(c, leading), residual.map { self.matrices($0, leading) })
-        let done = matrices.0.withUnsafeBufferPointer { a in
-            matrices.1.withUnsafeBufferPointer { b in
-                matrices.2.withUnsafeBufferPointer { c in
-                    (matrices.3 ?? []).withUnsafeBufferPointer { residual in
-                        var gemm = attn_gemm()
-                        gemm.dtype = self.a.dtype.kernel
-                        gemm.b_dtype = self.b.dtype.kernel
-                        gemm.precision = precision.kernel
-                        gemm.m = Int64(m)
-                        gemm.n = Int64(n)
-                        gemm.k = Int64(k)
-                        gemm.batch = Int64(batch)
-                        gemm.a = a.baseAddress
-                        gemm.b = b.baseAddress
-                        gemm.c = c.baseAddress
-                        gemm.packed_b = packed.map { UnsafeRawPointer($0.memory) }
-                        gemm.residual = matrices.3 == nil ? nil : residual.baseAddress
-                        if let bias {
-                            gemm.bias = UnsafeRawPointer(bias.data)
-                            gemm.bias_stride = Int64(bias.strides[0])
-                        }
-                        gemm.activation = activation.kernel
-                        gemm.threads = Int32(threads)
-                        return attn_gemm_run(&gemm)
-                    }
-                }
-            }
+        var gemm = attn_gemm()
+        gemm.dtype = a.dtype.kernel
+        gemm.b_dtype = b.dtype.kernel
+        gemm.precision = precision.kernel
+        gemm.m = Int64(m)
+        gemm.n = Int64(n)
+        gemm.k = Int64(k)
+        gemm.batch = Int64(batch)
+        gemm.packed_b = packed.map { UnsafeRawPointer($0.memory) }
+        if let bias {
+            gemm.bias = UnsafeRawPointer(bias.data)
+            gemm.bias_stride = Int64(bias.strides[0])
+        }
+        gemm.activation = activation.kernel
+        gemm.threads = Int32(threads)
+        let (places, overflow) = batch.multipliedReportingOverflow(by: 4)
+        guard !overflow else { throw Failure.outOfMemory }
+        let done = withUnsafeTemporaryAllocation(of: attn_matrix.self, capacity: places) { matrices in
+            let each = matrices.baseAddress!
+            gemm.a = Gemm.describe(a, leading, each)
+            gemm.b = Gemm.describe(b, leading, each + batch)
+            gemm.c = Gemm.describe(c, leading, each + 2 * batch)
+            gemm.residual = residual.map { Gemm.describe($0, leading, each + 3 * batch) }
+            return attn_gemm_run(&gemm)
         }
         guard done else { throw Failure.outOfMemory }
     }
 
-    private func matrices(_ t: Tensor, _ leading: Dims) -> [attn_matrix] {
-        var result: [attn_matrix] = []
+    /// The matrices of `t` for every index of the leading dims, written to `place`.
+    private static func describe(_ t: Tensor, _ leading: Dims,
+                                 _ place: UnsafeMutablePointer<attn_matrix>) -> UnsafePointer<attn_matrix> {
         let row = Int64(t.strides[t.rank - 2]), column = Int64(t.strides[t.rank - 1])
-        forEachOffset(leading, t.leading(2).strides) { _, offset in
-            result.append(attn_matrix(data: UnsafeRawPointer(t.pointer(byOffset: offset)), row: row, column: column))
+        forEachOffset(leading, t.leading(2).strides) { number, offset in
+            let first = UnsafeRawPointer(t.pointer(byOffset: offset))
+            (place + number).initialize(to: attn_matrix(data: first, row: row, column: column))
         }
-        return result
+        return UnsafePointer(place)
     }
 }
 

@@ -28,12 +28,13 @@ public func linear(_ x: Tensor, weight: PackedWeight, bias: Tensor? = nil, resid
 private func run(_ x: Tensor, _ weight: Tensor, _ packed: PackedWeight?, _ bias: Tensor?, _ residual: Tensor?,
                  _ activation: Activation, _ precision: Precision, _ out: Tensor) throws(Failure) {
     let shape = try linearShape(x, weight)
-    let k = weight.shape[1], n = weight.shape[0]
+    let n = weight.shape[0]
     try bias?.checked("bias").expect(shape: [n], "bias")
     if let residual { _ = try residual.checked("residual").broadcast(toShape: shape, "residual") }
-    for (name, tensor) in [("weight", weight), ("bias", bias), ("residual", residual), ("out", out)] as [(StaticString, Tensor?)] {
-        try tensor?.expect(dtype: x.dtype, name, as: "x")
-    }
+    try weight.expect(dtype: x.dtype, "weight", as: "x")
+    try bias?.expect(dtype: x.dtype, "bias", as: "x")
+    try residual?.expect(dtype: x.dtype, "residual", as: "x")
+    try out.expect(dtype: x.dtype, "out", as: "x")
     try out.expect(shape: shape, "out")
     _ = try out.checkedOutput("out")
     let written = Output("out", out)
@@ -43,9 +44,9 @@ private func run(_ x: Tensor, _ weight: Tensor, _ packed: PackedWeight?, _ bias:
     try written?.expectApart(fromOrSameAs: residual, "residual")
 
     let wide = try residual?.broadcast(toShape: shape, "residual")
-    let rows = Rows(of: [x, out] + (wide.map { [$0] } ?? []))
-    let w = weight.reshaped([k, n], strides: [weight.strides[1], weight.strides[0]])
-    try Gemm(a: rows.matrix(x), b: w.broadcast(to: Dims(rows.leading), kept: 2, "weight"), c: rows.matrix(out),
+    let rows = Rows(of: wide.map { [x, out, $0] } ?? [x, out])
+    let w = weight.permuting([1, 0])
+    try Gemm(a: rows.matrix(x), b: w.broadcast(to: rows.leading, kept: 2, "weight"), c: rows.matrix(out),
              residual: wide.map(rows.matrix), bias: bias, activation: activation, precision: precision, packed: packed).run()
 }
 
@@ -63,29 +64,33 @@ func linearShape(_ x: Tensor, _ weight: Tensor) throws(Failure) -> Dims {
 /// How the leading dims of equally shaped tensors are read as rows of matrices: the trailing ones of them that every
 /// tensor steps through evenly make one row index, the rest remain a batch.
 struct Rows {
-    let leading: [Int]
-    private let batchDims: [Int]
-    private let rowDim: Int?
-    private let count: Int
+    private(set) var leading = Dims()
+    private var batchDims = Dims()
+    private var rowDim: Int?
+    private var count = 1
 
     init(of tensors: [Tensor]) {
         let shape = tensors[0].shape
-        var outer = (0..<shape.count - 1).filter { shape[$0] != 1 }
-        let rowDim = outer.popLast()
-        var count = rowDim.map { shape[$0] } ?? 1
-        while let rowDim, let next = outer.last,
-              tensors.allSatisfy({ $0.strides[next] == $0.strides[rowDim] &* count }) {
-            count *= shape[next]
-            outer.removeLast()
+        for dim in 0..<shape.count - 1 where shape[dim] != 1 { batchDims.append(dim) }
+        if let row = batchDims.last {
+            rowDim = row
+            count = shape[row]
+            batchDims = batchDims.droppingLast(1)
+            while let next = batchDims.last, tensors.allSatisfy({ $0.strides[next] == $0.strides[row] &* count }) {
+                count *= shape[next]
+                batchDims = batchDims.droppingLast(1)
+            }
         }
-        leading = outer.map { shape[$0] }
-        batchDims = outer
-        self.rowDim = rowDim
-        self.count = count
+        for dim in batchDims { leading.append(shape[dim]) }
     }
 
     func matrix(_ t: Tensor) -> Tensor {
-        t.reshaped(leading + [count, t.shape[t.rank - 1]],
-                   strides: batchDims.map { t.strides[$0] } + [rowDim.map { t.strides[$0] } ?? 0, t.strides[t.rank - 1]])
+        var shape = leading, strides = Dims()
+        for dim in batchDims { strides.append(t.strides[dim]) }
+        shape.append(count)
+        strides.append(rowDim.map { t.strides[$0] } ?? 0)
+        shape.append(t.shape[t.rank - 1])
+        strides.append(t.strides[t.rank - 1])
+        return Tensor(data: t.data, dtype: t.dtype, shape: shape, strides: strides)
     }
 }
