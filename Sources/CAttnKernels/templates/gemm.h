@@ -25,7 +25,9 @@ static void pack_b(attn_dtype dtype, const attn_matrix *b, int64_t k, int64_t co
   for (int64_t p = 0; p < k; p += DEPTH, to += GEMM_NR) {
     for (int64_t i = 0; i < DEPTH; i++) {
       const int64_t filled = p + i < k ? columns : 0;
-      if (filled) load_row(dtype, from + (p + i) * b->row * size, b->column, filled, lines[i]);
+      const char *line = from + (p + i) * b->row * size;
+      if (filled) load_row(dtype, line, b->column, filled, lines[i]);
+      __builtin_prefetch(line + GEMM_NR * b->column * size); /* of the panel that is packed next */
       for (int64_t j = filled; j < GEMM_NR; j++) lines[i][j] = 0;
     }
     const operand *packed = operand_lanes(lines[0], DEPTH, PRODUCT_VECS, GEMM_NR, to);
@@ -62,7 +64,10 @@ static void pack_a(attn_dtype dtype, const attn_matrix *a, int64_t m, int64_t k,
   OF_ANY_DTYPE(dtype, pack_turned_of, a, turned, groups, block, GROUPS(k));
   for (int64_t i = 0; i < m; i++) {
     const int64_t first = i < turned ? groups : 0;
-    operand_line(dtype, (const char *)a->data + (i * a->row + first * DEPTH * a->column) * size, a->column, k - first * DEPTH,
+    const char *row = (const char *)a->data + i * a->row * size;
+    /* a few rows ahead: each is too short for the hardware's own prefetching */
+    for (int64_t at = 0; a->column == 1 && at < k * size; at += 64) __builtin_prefetch(row + 4 * a->row * size + at);
+    operand_line(dtype, row + first * DEPTH * a->column * size, a->column, k - first * DEPTH,
                  (operand *)block + i * GROUPS(k) + first);
   }
 }
@@ -98,20 +103,24 @@ static void stream(attn_dtype dtype, int64_t m, int64_t k, int64_t summed, const
   stream_rows(of, m, GROUPS(k), GROUPS(summed), block, first, step, columns, c, c_step, &nothing);
 }
 
+#define FINISHED_ROWS 16
+
 static void finish(const attn_gemm *gemm, const void *sums, int64_t sums_step, const attn_matrix *c,
                    const attn_matrix *residual, const void *bias, int64_t m, int64_t n) {
   const attn_dtype dtype = gemm->dtype;
   const int64_t size = (int64_t)attn_dtype_size(dtype);
-  for (int64_t j = 0; j < n; j += LANES) {
-    const int64_t some = n - j < LANES ? n - j : LANES;
-    const vec shift = bias ? load_some(dtype, (const char *)bias + j * gemm->bias_stride * size, gemm->bias_stride, some)
-                           : (vec){0};
-    for (int64_t i = 0; i < m; i++) {
-      vec y = activate(gemm->activation, v_load((const real *)sums + i * sums_step + j) + shift);
-      if (residual)
-        y += load_some(dtype, (const char *)residual->data + (i * residual->row + j * residual->column) * size,
-                       residual->column, some);
-      store_some(dtype, y, (char *)c->data + (i * c->row + j * c->column) * size, c->column, some);
+  /* some rows at a time: their cache lines, of which a vector may be a part, stay for the next columns */
+  for (int64_t first = 0; first < m; first += FINISHED_ROWS)
+    for (int64_t j = 0; j < n; j += LANES) {
+      const int64_t some = n - j < LANES ? n - j : LANES, end = m - first < FINISHED_ROWS ? m : first + FINISHED_ROWS;
+      const vec shift = bias ? load_some(dtype, (const char *)bias + j * gemm->bias_stride * size, gemm->bias_stride, some)
+                             : (vec){0};
+      for (int64_t i = first; i < end; i++) {
+        vec y = activate(gemm->activation, v_load((const real *)sums + i * sums_step + j) + shift);
+        if (residual)
+          y += load_some(dtype, (const char *)residual->data + (i * residual->row + j * residual->column) * size,
+                         residual->column, some);
+        store_some(dtype, y, (char *)c->data + (i * c->row + j * c->column) * size, c->column, some);
+      }
     }
-  }
 }
