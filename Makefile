@@ -43,7 +43,7 @@ test: test-c test-kernels test-swift test-python test-readme ## everything but w
 test-c: build ## the C ABI, as a user links it
 	Tests/C/run.sh
 
-test-kernels: deps ## every kernel of every ISA against a reference
+test-kernels: deps ## every kernel of every ISA against a reference, emulated where the machine lacks it
 	Tests/Kernels/run.sh
 
 test-swift: deps ## the Swift face

@@ -18,14 +18,20 @@ bool attn_cpu_has_avx2(void) {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 }
 
+#ifdef ATTN_AVX512_EMULATED /* of the tests alone: Tests/Kernels/avx512_emulated has the intrinsics */
+#define HAS_EXTENSION(name) true
+#else
+#define HAS_EXTENSION(name) __builtin_cpu_supports(name)
+#endif
+
 bool attn_cpu_has_avx512(void) {
-  return attn_cpu_has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
-      && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  return attn_cpu_has_avx2() && HAS_EXTENSION("avx512f") && HAS_EXTENSION("avx512bw") && HAS_EXTENSION("avx512dq")
+      && HAS_EXTENSION("avx512vl");
 }
 
-bool attn_cpu_has_avx512_bf16(void) { return attn_cpu_has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+bool attn_cpu_has_avx512_bf16(void) { return attn_cpu_has_avx512() && HAS_EXTENSION("avx512bf16"); }
 
-bool attn_cpu_has_avx512_vnni(void) { return attn_cpu_has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+bool attn_cpu_has_avx512_vnni(void) { return attn_cpu_has_avx512() && HAS_EXTENSION("avx512vnni"); }
 
 #define AMX_BF16 (1u << 22) /* of leaf 7, edx */
 #define AMX_TILE (1u << 24)

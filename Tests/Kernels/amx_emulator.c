@@ -98,30 +98,33 @@ static bool load_config(const char *from) {
 
 static bool usable(int t) { return configured.palette && configured.rows[t]; }
 
+typedef float lanes __attribute__((vector_size(64)));
+typedef uint32_t words __attribute__((vector_size(64)));
+
 /* c[m][n] += (sum of the even terms) + (sum of the odd terms), each of them a chain of fused multiply-adds from 0. */
-__attribute__((target("avx512f,avx512bw"), noinline)) static void multiply_now(int c, int a, int b) {
-  const int pairs = configured.bytes[a] / 4;
-  const __mmask16 lanes = (__mmask16)((1u << configured.bytes[c] / 4) - 1);
-  const __m512i upper = _mm512_set1_epi32((int)0xffff0000);
-  __m512 even[16], odd[16];
+__attribute__((target("avx2,fma"), noinline)) static void multiply_now(int c, int a, int b) {
+  const int pairs = configured.bytes[a] / 4, bytes = configured.bytes[c];
+  lanes even[16], odd[16];
   for (int k = 0; k < pairs; k++) {
-    const __m512i row = _mm512_loadu_si512(tiles[b].row[k]);
-    even[k] = _mm512_castsi512_ps(_mm512_slli_epi32(row, 16));
-    odd[k] = _mm512_castsi512_ps(_mm512_and_si512(row, upper));
+    words row;
+    memcpy(&row, tiles[b].row[k], sizeof row);
+    even[k] = (lanes)(row << 16);
+    odd[k] = (lanes)(row & 0xffff0000u);
   }
   tile result;
   memset(&result, 0, sizeof result);
   for (int m = 0; m < configured.rows[c]; m++) {
-    __m512 first = _mm512_setzero_ps(), second = _mm512_setzero_ps();
+    lanes first = {0}, second = {0}, sum;
     for (int k = 0; k < pairs; k++) {
       uint32_t pair;
       memcpy(&pair, tiles[a].row[m] + 4 * k, 4);
-      const __m512i both = _mm512_set1_epi32((int)pair);
-      first = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_slli_epi32(both, 16)), even[k], first);
-      second = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_and_si512(both, upper)), odd[k], second);
+      const words both = (words){0} + pair;
+      first = __builtin_elementwise_fma((lanes)(both << 16), even[k], first);
+      second = __builtin_elementwise_fma((lanes)(both & 0xffff0000u), odd[k], second);
     }
-    const __m512 sum = _mm512_add_ps(_mm512_loadu_ps(tiles[c].row[m]), _mm512_add_ps(first, second));
-    _mm512_storeu_ps(result.row[m], _mm512_maskz_mov_ps(lanes, sum));
+    memcpy(&sum, tiles[c].row[m], sizeof sum);
+    sum += first + second;
+    memcpy(result.row[m], &sum, (size_t)bytes);
   }
   tiles[c] = result;
 }

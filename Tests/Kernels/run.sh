@@ -1,13 +1,14 @@
 #!/bin/bash
-# Compiles the C target with its tests and runs every kernel of every ISA this machine has; --bench times them instead.
-# ATTN_AMX_EMULATED: machines with AVX-512 but without AMX count as having it, and amx_emulator.c plays its part.
+# Compiles the C target with its tests and runs every kernel of every ISA, emulated where the machine lacks it; --bench times
+# them instead.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 toolchain=$(dirname "$(realpath "$(command -v swift)")")
 sources=Sources/CAttnKernels
 llvm=$(ls -d /usr/lib/llvm-*/lib/libomp.so | sort -V | tail -n 1 | xargs dirname)
+. Tests/Kernels/emulated.sh
 mkdir -p .build/tests-kernels
-"$toolchain/clang" -std=c17 -O3 -fno-math-errno -Wall -Wextra -Werror -fopenmp -DATTN_AMX_EMULATED \
+"$toolchain/clang" -std=c17 -O3 -fno-math-errno -Wall -Wextra -Werror -fopenmp "${emulated[@]}" \
   -I$sources -I$sources/include -idirafter "$(ls -d "$llvm"/clang/*/include | head -n 1)" \
   $sources/*.c $sources/arch/*.c Tests/Kernels/*.c -L"$llvm" -lomp -lm -lpthread -o .build/tests-kernels/kernel-tests
 .build/tests-kernels/kernel-tests "$@"

@@ -7,7 +7,10 @@ cd "$(dirname "$0")/../.."
 python=${1:-python3}
 build=$PWD/.build-amx
 toolchain=$(dirname "$(realpath "$(command -v swift)")")
-swift build -c release -Xswiftc -static-stdlib -Xcc -DATTN_AMX_EMULATED --scratch-path "$build" --product swiftattn
+. Tests/Kernels/emulated.sh
+told=()
+for word in "${emulated[@]}"; do told+=(-Xcc "$word"); done
+swift build -c release -Xswiftc -static-stdlib "${told[@]}" --scratch-path "$build" --product swiftattn
 "$toolchain/clang" -std=c17 -O2 -shared -fPIC -DAMX_EMULATOR_PRELOAD Tests/Kernels/amx_emulator.c -o "$build/amx.so"
 "${CXX:-c++}" -std=c++11 -O2 -Iinclude -c Tests/C/test_abi_cpp.cpp -o "$build/test_abi_cpp.o"
 "${CC:-cc}" -std=c99 -O2 -Iinclude Tests/C/*.c "$build/test_abi_cpp.o" -L"$build/release" -lswiftattn \
