@@ -80,6 +80,11 @@ static bool boundary(const work *w, int64_t key, int64_t n) {
   return key < w->all_first || key + n > w->all_last;
 }
 
+/* s from the products on. */
+static void finish_scores(work *w, int64_t key, int64_t n, terms until) {
+  if (w->prescaled || until != TERMS_ALL || boundary(w, key, n)) apply_terms(w, key, n, until);
+}
+
 /* Operands of keys [key, key + n), the result apart. */
 static int64_t keys_of(work *w, int64_t key, int64_t n, const operand **row) {
   const attn_problem *P = w->problem;
@@ -105,5 +110,5 @@ static void scores(work *w, int64_t key, int64_t n, terms until) {
     part = until == TERMS_ALL ? strip_of_keys(w, key, n, part.key) : (strip){ 0, n, 0, w->vecs };
     strip_product(&part, groups, row, step, w->q, w->s);
   }
-  if (w->prescaled || until != TERMS_ALL || boundary(w, key, n)) apply_terms(w, key, n, until);
+  finish_scores(w, key, n, until);
 }

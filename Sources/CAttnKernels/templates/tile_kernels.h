@@ -15,6 +15,7 @@
 #define O_ROWS(value_dim) (((value_dim) + TILE_EDGE - 1) / TILE_EDGE * TILE_EDGE)
 #define WEIGHT_SCORES tile_scores
 #include "attention.h"
+#include "attention_tile_operands.h"
 #include "attention_tiles.h"
 
 #define TABLE_NAME_(isa, real_name) attn_kernels_##isa##_##real_name

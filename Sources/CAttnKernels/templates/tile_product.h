@@ -3,7 +3,7 @@
  *   c[i][lane] (+)= sum over p of a[i][p] b[p][lane]        x = x0 + x1 + x2, |x1| < 2^-8 |x0|, |x2| < 2^-8 |x1|
  *
  *   PRODUCTS  6: a0 b0 + (a0 b1 + a1 b0 + a1 b1 + a0 b2 + a2 b0), what is left away is below 2^-25 |a b|
- *             4: all of two parts each; with a b of three parts (of_p) a0 b0 + (a0 b1 + a1 b0 + a1 b1 + a0 b2)
+ *             4: all of two parts each; where b has three a0 b0 + (a0 b1 + a1 b0 + a1 b1 + a0 b2), where a has, likewise
  *             3: a0 b0 + (a0 b1 + a1 b0)        1: a0 b0
  *
  * The terms in brackets are summed first, over all of k, so that only the last sums round at the size of the result. An
@@ -20,11 +20,13 @@ typedef struct tile_operand {
 #if PRODUCTS == 6
 #define SMALLER_PRODUCTS(TERM) TERM(2, 0) TERM(1, 0) TERM(1, 1) TERM(0, 1) TERM(0, 2)
 #elif PRODUCTS == 4
-#define SMALLER_PRODUCTS(TERM)           \
-  if (job->of_p) {                       \
+#define SMALLER_PRODUCTS(TERM)                  \
+  if (job->three == THREE_OF_B) {               \
     TERM(0, 2) TERM(0, 1) TERM(1, 1) TERM(1, 0) \
-  } else {                               \
-    TERM(1, 0) TERM(1, 1) TERM(0, 1)     \
+  } else if (job->three == THREE_OF_A) {        \
+    TERM(2, 0) TERM(1, 0) TERM(1, 1) TERM(0, 1) \
+  } else {                                      \
+    TERM(1, 0) TERM(1, 1) TERM(0, 1)            \
   }
 #elif PRODUCTS == 3
 #define SMALLER_PRODUCTS(TERM) TERM(1, 0) TERM(0, 1)
@@ -33,13 +35,18 @@ typedef struct tile_operand {
 #endif
 #define FIRST_PASS (PRODUCTS > 1 ? 0 : 1) /* of two: the smaller products, the largest one */
 
+/* Which operand is a float in three parts, where the others are a float16 in two. */
+typedef enum three_parts { THREE_OF_NONE, THREE_OF_A, THREE_OF_B } three_parts;
+
 /* A product on its way, a few instructions at a time: others may run in between. */
 typedef struct tile_job {
   tile_operand a, b;
   int64_t rows, lanes, steps; /* in tiles; of TILE_STEP along k */
   real *c;
   int64_t c_step;
-  bool add, of_p;
+  bool add;
+  int64_t most_rows; /* that c has, if the last tile reaches beyond: what they add is summed from 0 then; else 0 */
+  three_parts three;
   int64_t i, j, step; /* where it stands: tile row, tile of lanes */
   int pass;
 } tile_job;
@@ -82,8 +89,11 @@ static real *place_of(const tile_job *job, int shape, int n) {
   if ((count) > 2) { DO(2) }  \
   if ((count) > 3) { DO(3) }
 
+/* Whether the tiles go on from what c holds. */
+static bool goes_on(const tile_job *job) { return PRODUCTS == 1 && job->add && !job->most_rows; }
+
 static void begin_sums(const tile_job *job, int shape, int64_t count) {
-  const bool load = PRODUCTS == 1 && job->add;
+  const bool load = goes_on(job);
   const int64_t row = job->c_step * (int64_t)sizeof(real);
 #define BEGIN(n)                                        \
   if (load) t_load(n, place_of(job, shape, n), row);    \
@@ -94,7 +104,7 @@ static void begin_sums(const tile_job *job, int shape, int64_t count) {
 /* Sums that began at 0 are added here: short ones round less. */
 static void end_sums(const tile_job *job, int shape, int64_t count) {
   const int64_t row = job->c_step * (int64_t)sizeof(real);
-  if (PRODUCTS == 1 || !job->add) {
+  if (!job->add || goes_on(job)) {
 #define STORE(n) t_store(n, place_of(job, shape, n), row);
     EACH_SUM(count, STORE)
     return;
@@ -102,11 +112,14 @@ static void end_sums(const tile_job *job, int shape, int64_t count) {
   real sums[4][TILE_EDGE * TILE_EDGE] __attribute__((aligned(64)));
 #define SPILL(n) t_store(n, sums[n], TILE_ROW);
   EACH_SUM(count, SPILL)
-  for (int n = 0; n < count; n++)
-    for (int64_t i = 0; i < TILE_EDGE; i++) {
-      real *to = place_of(job, shape, n) + i * job->c_step;
+  for (int n = 0; n < count; n++) {
+    real *const first = place_of(job, shape, n);
+    const int64_t rows = job->most_rows ? least(job->most_rows - (first - job->c) / job->c_step, TILE_EDGE) : TILE_EDGE;
+    for (int64_t i = 0; i < rows; i++) {
+      real *to = first + i * job->c_step;
       v_store(to, v_load(to) + v_load(sums[n] + i * TILE_EDGE));
     }
+  }
 }
 
 /* One product of parts; what the registers hold already is not loaded again. */
@@ -198,4 +211,22 @@ static bool advance(tile_job *job) {
 
 static void complete(tile_job *job) {
   while (advance(job)) continue;
+}
+
+/* Jobs in the order in which they are done: the first is under way. */
+typedef struct tile_queue {
+  tile_job jobs[6];
+  int job, end;
+} tile_queue;
+
+static void enqueue(tile_queue *queue, tile_job job) { queue->jobs[queue->end++] = job; }
+
+/* A few products of tiles, if any are left: called between vectors. */
+static void keep_busy(tile_queue *queue) {
+  while (queue->job < queue->end && !advance(&queue->jobs[queue->job])) queue->job++;
+}
+
+static void finish_jobs(tile_queue *queue) {
+  for (; queue->job < queue->end; queue->job++) complete(&queue->jobs[queue->job]);
+  queue->job = queue->end = 0;
 }
