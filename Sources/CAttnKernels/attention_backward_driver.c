@@ -146,13 +146,9 @@ static int64_t key_tasks(const attn_backward *B, const attn_sequence *sequence, 
   return B->wants_dk || B->wants_dv ? B->problem->kv_heads * tiles_of(sequence->kv_rows, block) : 0;
 }
 
-static const attn_kernels *kernels_for(const attn_problem *P) {
-  return attn_kernels_for(P->dtype == ATTN_F64 ? ATTN_F64 : ATTN_F32);
-}
-
 int64_t attn_backward_tasks(const attn_backward *backward, const attn_backward_plan *plan, const attn_sequence *sequence) {
   const attn_problem *P = backward->problem;
-  const attn_kernels *kernels = kernels_for(P);
+  const attn_kernels *kernels = attn_backward_for(P);
   if (plan->one_pass || !P->kv_heads) return P->kv_heads;
   const query_cut cut = cut_queries(P, kernels, sequence);
   return key_tasks(backward, sequence, kernels->backward_keys)
@@ -263,7 +259,7 @@ static void run(job *j, int64_t tasks, attn_task_body body) {
 bool attn_backward_run(const attn_backward *backward, const attn_backward_plan *plan) {
   const attn_problem *P = backward->problem;
   const attn_dtype real_dtype = P->dtype == ATTN_F64 ? ATTN_F64 : ATTN_F32;
-  job j = { .backward = backward, .problem = P, .plan = plan, .kernels = kernels_for(P),
+  job j = { .backward = backward, .problem = P, .plan = plan, .kernels = attn_backward_for(P),
             .real_dtype = real_dtype, .real_size = attn_dtype_size(real_dtype) };
   j.kernel_scratch = (j.kernels->backward_scratch(backward) + 63) / 64 * 64;
   j.scratch_each = (j.kernel_scratch + sums_size(&j) + 63) / 64 * 64;

@@ -79,6 +79,11 @@ const attn_kernels *attn_attention_for(const attn_problem *problem) {
   return attn_products_for(problem->dtype, problem->precision);
 }
 
+const attn_kernels *attn_backward_for(const attn_problem *problem) {
+  const attn_kernels *own = attn_products_for(problem->dtype, problem->precision);
+  return own->backward_tile ? own : attn_kernels_for(problem->dtype == ATTN_F64 ? ATTN_F64 : ATTN_F32);
+}
+
 int64_t attn_tile_rows(const attn_problem *problem) { return attn_attention_for(problem)->tile_rows; }
 
 void attn_softmax_row(const attn_rows *shape, const void *x, void *out, void *scratch) {

@@ -32,7 +32,7 @@ typedef struct attn_kernels {
   void (*attention_merge)(const attn_problem *problem, const attn_tile *tile, bool begins, const void *states,
                           int64_t count, bool ends, void *scratch);
 
-  /* Attention backward; not in tables of narrow operands. Keys are taken in blocks of backward_keys, from key 0. */
+  /* Attention backward; not in tables whose operands are pairs. Keys are taken in blocks of backward_keys, from key 0. */
   int backward_keys;
   size_t (*backward_scratch)(const attn_backward *backward);
   /* delta[row] = sum over value dims of d_o o, for the rows of a head; 0 where a row sees no key. */
@@ -77,7 +77,7 @@ typedef struct attn_kernels {
   void (*exp_sum_row)(const attn_rows *shape, const void *x, void *scratch, attn_exp_sum *result);
   void (*loss_row)(const attn_loss *loss, const void *x, int64_t target, void *grad, void *scratch, double *result);
 
-  /* Gradients: attn_softmax_gradient and the functions after it, and additive attention. */
+  /* Gradients: attn_softmax_gradients and the functions after it, and additive attention. */
   void (*softmax_gradient)(int64_t n, const void *y, const void *grad, void *dx, bool stream);
   void (*norm_gradient)(const attn_norm *norm, const void *x, const void *grad, void *dx, void *weights, void *biases);
   void (*activation_gradient)(const attn_activation_gradient *problem);
@@ -103,6 +103,8 @@ const attn_kernels *attn_kernels_for(attn_dtype dtype);
 /* Those for attention and matrix products of these tensors at this precision. */
 const attn_kernels *attn_products_for(attn_dtype dtype, attn_precision precision);
 const attn_kernels *attn_attention_for(const attn_problem *problem);
+/* Those for its backward; in float where the kernels for the forward have none. */
+const attn_kernels *attn_backward_for(const attn_problem *problem);
 
 static inline size_t attn_dtype_size(attn_dtype dtype) {
   switch (dtype) {

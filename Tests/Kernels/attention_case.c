@@ -79,6 +79,12 @@ static void fill(view *v, double spread) {
       for (int64_t c = 0; c < v->extent[2]; c++) view_put(v, a, b, c, spread * random_normal());
 }
 
+void attention_plant(view *x, int exponent) {
+  for (int64_t count = view_count(x) ? random_int(0, 2) : 0; count > 0; count--)
+    view_put(x, random_int(0, x->extent[0] - 1), random_int(0, x->extent[1] - 1), random_int(0, x->extent[2] - 1),
+             ldexp(random_normal(), exponent));
+}
+
 static attn_strides strides(const view *v) { return (attn_strides){ v->stride[0], v->stride[1], v->stride[2] }; }
 
 void attention_build(attention_case *c, const attention_options *o) {
@@ -91,6 +97,9 @@ void attention_build(attention_case *c, const attention_options *o) {
   fill(&c->q, o->q_spread);
   fill(&c->k, 1);
   fill(&c->v, 1);
+  if (o->q_planted) attention_plant(&c->q, o->q_planted);
+  if (o->k_planted) attention_plant(&c->k, o->k_planted);
+  if (o->v_planted) attention_plant(&c->v, o->v_planted);
   if (o->mask_dtype != NO_DTYPE) {
     c->mask = view_new(o->mask_dtype, o->q_heads, o->q_rows, o->kv_rows, o->inputs);
     for (int64_t h = 0; h < o->q_heads; h++)

@@ -20,6 +20,7 @@ typedef struct attention_options {
   attn_weights_stage stage;
   view_layout inputs, outputs;
   double q_spread; /* standard deviation of q; k and v have 1 */
+  int q_planted, k_planted, v_planted; /* exponents of a few numbers among them; 0: none */
   double hidden;   /* part of the mask that hides */
 } attention_options;
 
@@ -37,6 +38,8 @@ typedef struct attention_case {
 } attention_case;
 
 /* Fills the inputs and seals them: guard_open allows changes. The case must not be moved. */
+/* Up to two numbers of this size. */
+void attention_plant(view *x, int exponent);
 void attention_build(attention_case *c, const attention_options *options);
 bool attention_visible(const attention_case *c, int64_t head, int64_t row, int64_t key);
 /* log(0) where hidden. */

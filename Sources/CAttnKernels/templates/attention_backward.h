@@ -48,9 +48,8 @@ static void backward_tile(const attn_backward *B, const attn_tile *T, const void
   for (int64_t key = first; key < last; key += KEYS) {
     const int64_t n = last - key < KEYS ? last - key : KEYS;
     differentiate(g, key, n, P->scale, w->cap_slope);
-    const int64_t at = key - (sums ? sums->first_key : 0);
-    if (sums && sums->dv) add_to_keys(g, key, n, w->s, &g->d_o, (real *)sums->dv + at * sums->dv_step, sums->dv_step);
-    if (sums && sums->dk) add_to_keys(g, key, n, g->ds, &g->q, (real *)sums->dk + at * sums->dk_step, sums->dk_step);
+    if (sums && sums->dv) add_to_keys(g, key, n, w->s, &g->d_o, dv_of_key(sums, key), sums->dv_step);
+    if (sums && sums->dk) add_to_keys(g, key, n, g->ds, &g->q, dk_of_key(sums, key), sums->dk_step);
     if (dq) add_to_queries(g, key, n);
   }
   if (!dq) return;

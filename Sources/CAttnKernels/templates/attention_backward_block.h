@@ -1,52 +1,108 @@
 /* A block of keys against a tile of queries: the gradient of the scores, and what it adds to those of q, k and v. */
 
+/* Operands of the values of keys [key, key + n), the result apart. */
+static int64_t value_rows_of(const work *w, int64_t key, int64_t n, const operand **row) {
+  const lines v = values_at(w, key, n);
+  return operand_rows(v.dtype, v.first, v.row, v.element, n, w->problem->value_dim, w->v_block, row);
+}
+
 /* v . d_o for keys [key, key + n), as scores does it for k . q */
 static void value_products(backward *g, int64_t key, int64_t n) {
   const work *w = g->w;
-  const attn_problem *P = w->problem;
-  const int64_t dv = P->value_dim;
   const operand *row[KEYS];
-  const int64_t step = operand_rows(P->dtype, w->v + key * P->v.row * (int64_t)attn_dtype_size(P->dtype), P->v.row,
-                                    P->v.element, n, dv, w->v_block, row);
+  const int64_t dv = w->problem->value_dim, step = value_rows_of(w, key, n, row);
   for (strip part = { 0 }; part.key < n; part.key += part.keys) {
     part = strip_of_keys(w, key, n, part.key);
     strip_product(&part, dv, row, step, g->d_o_lanes, g->ds);
   }
 }
 
-/* s becomes z p, ds becomes factor cap_slope p (z ds - delta); both 0 where the key is hidden. p > 1 can only come from
- * rounding. */
+/* What the gradients of a vector of lanes have in common. */
+typedef struct lane_terms { vec high, low, delta, c, factor; } lane_terms;
+
+WORD lane_terms lane_terms_of(const backward *g, int v, real factor) {
+  const int at = v * LANES;
+  return (lane_terms){ v_load(g->high + at), v_load(g->low + at), v_load(g->delta + at), v_set1(g->w->c), v_set1(factor) };
+}
+
+typedef struct lane_gradients { vec p, ds; } lane_gradients;
+
+/* z p and factor cap_slope p (z dp - delta), both 0 where the key is hidden; cap_slope and kept may be NULL. p > 1 can only
+ * come from rounding. */
+WORD lane_gradients differentiated(const lane_terms *t, vec s, vec dp, const real *cap_slope, const real *kept) {
+  const lanemask unseen = s == v_set1(-INFINITE);
+  vec p = v_exp2(v_min((vec){0}, v_fma(s - t->high, t->c, -t->low)));
+  if (kept) dp = dp * v_load(kept);
+  vec ds = p * (dp - t->delta) * t->factor;
+  if (cap_slope) ds = ds * v_load(cap_slope);
+  if (kept) p = p * v_load(kept);
+  return (lane_gradients){ v_select(unseen, (vec){0}, p), v_select(unseen, (vec){0}, ds) };
+}
+
+/* s becomes z p, ds, which holds dp, the gradient. */
 WORD void differentiate_lanes(const backward *g, int64_t n, real factor, const real *cap_slope, const real *kept) {
-  const work *w = g->w;
-  const vec c = v_set1(w->c), all = v_set1(factor), hidden = v_set1(-INFINITE);
-  for (int v = 0; v < w->vecs; v++) {
-    const vec high = v_load(g->high + v * LANES), low = v_load(g->low + v * LANES), delta = v_load(g->delta + v * LANES);
+  for (int v = 0; v < g->w->vecs; v++) {
+    const lane_terms terms = lane_terms_of(g, v, factor);
     for (int64_t j = 0; j < n; j++) {
       const int64_t at = j * TILE + v * LANES;
-      const vec s = v_load(w->s + at);
-      const lanemask unseen = s == hidden;
-      vec p = v_exp2(v_min((vec){0}, v_fma(s - high, c, -low)));
-      vec dp = v_load(g->ds + at);
-      if (kept) dp = dp * v_load(kept + at);
-      vec ds = p * (dp - delta) * all;
-      if (cap_slope) ds = ds * v_load(cap_slope + at);
-      if (kept) p = p * v_load(kept + at);
-      v_store(w->s + at, v_select(unseen, (vec){0}, p));
-      v_store(g->ds + at, v_select(unseen, (vec){0}, ds));
+      real *s = g->w->s + at, *ds = g->ds + at;
+      const lane_gradients of = differentiated(&terms, v_load(s), v_load(ds), cap_slope ? cap_slope + at : NULL,
+                                               kept ? kept + at : NULL);
+      v_store(s, of.p);
+      v_store(ds, of.ds);
     }
   }
 }
 
-static void differentiate(backward *g, int64_t key, int64_t n, double factor, const real *cap_slope) {
-  work *w = g->w;
-  scores(w, key, n, TERMS_ALL);
-  value_products(g, key, n);
-  if (g->kept) {
-    for (int64_t i = 0; i < n * TILE; i++) g->kept[i] = 1;
-    drop(w, g->kept, key, n);
-  }
+static void draw_dropout(backward *g, int64_t key, int64_t n) {
+  if (!g->kept) return;
+  for (int64_t i = 0; i < n * TILE; i++) g->kept[i] = 1;
+  drop(g->w, g->kept, key, n);
+}
+
+/* From both products on. */
+static void differentiate_products(backward *g, int64_t key, int64_t n, double factor, const real *cap_slope) {
+  draw_dropout(g, key, n);
   if (cap_slope || g->kept) differentiate_lanes(g, n, (real)factor, cap_slope, g->kept);
   else differentiate_lanes(g, n, (real)factor, NULL, NULL);
+}
+
+static void differentiate(backward *g, int64_t key, int64_t n, double factor, const real *cap_slope) {
+  scores(g->w, key, n, TERMS_ALL);
+  value_products(g, key, n);
+  differentiate_products(g, key, n, factor, cap_slope);
+}
+
+/* Rows that a strip's lanes hold. */
+static int64_t rows_of_strip(const work *w, const strip *part) {
+  const int64_t left = w->rows - part->lane, lanes = part->vecs * LANES;
+  return lanes < left ? lanes : left;
+}
+
+/* Where the sums of a key begin. */
+WORD real *dk_of_key(const attn_key_sums *sums, int64_t key) {
+  return (real *)sums->dk + (key - sums->first_key) * sums->dk_step;
+}
+WORD real *dv_of_key(const attn_key_sums *sums, int64_t key) {
+  return (real *)sums->dv + (key - sums->first_key) * sums->dv_step;
+}
+
+/* sums[j] += weight[j][i] x[i] of the odd numbers, where the row sees the key. */
+static void add_odd_rows(backward *g, int64_t key, int64_t n, const real *weight, const clean_rows *x, real *sums,
+                         int64_t step) {
+  const work *w = g->w;
+  for (int r = 0; x->any_odd && r < w->rows; r++) {
+    if (!x->odd[r]) continue;
+    const real_rows line = copied_rows(w->problem->dtype, &x->source[r], x->element, 1, x->dim, g->line);
+    for (int64_t j = 0; j < n; j++) {
+      const real factor = weight[j * TILE + r];
+      if (!sees(w, r, key, j) || is_odd_weight(factor)) continue;
+      for (int64_t d = 0; d < x->dim; d += LANES) {
+        const vec number = v_load(line.data + d), sum = v_load(sums + j * step + d);
+        v_store(sums + j * step + d, v_select(v_odd(number), v_fma(v_set1(factor), number, sum), sum));
+      }
+    }
+  }
 }
 
 /* sums[j] += sum over queries of weight[j][i] x[i] */
@@ -57,25 +113,15 @@ static void add_to_keys(backward *g, int64_t key, int64_t n, const real *weight,
   for (strip part = { 0 }; part.key < n; part.key += part.keys) {
     part = strip_of_keys(w, key, n, part.key);
     if (!part.vecs) continue;
-    const int64_t left = w->rows - part.lane, lanes = part.vecs * LANES;
     for (int64_t j = 0; j < part.keys; j++) row[j] = weight + (part.key + j) * TILE + part.lane;
-    product_block(part.keys, PADDED(x->dim) / LANES, lanes < left ? lanes : left, row, 1,
+    product_block(part.keys, PADDED(x->dim) / LANES, rows_of_strip(w, &part), row, 1,
                   x->of.data + part.lane * x->of.step, x->of.step, sums + part.key * step, step, true);
   }
-  if (!x->any_odd) return;
-  for (int r = 0; r < w->rows; r++) {
-    if (!x->odd[r]) continue;
-    load_row(w->problem->dtype, x->source[r], x->element, x->dim, g->line);
-    for (int64_t j = 0; j < n; j++) {
-      if (!sees(w, r, key, j)) continue;
-      for (int64_t d = 0; d < x->dim; d++)
-        if (g->line[d] * 0 != 0) sums[j * step + d] += weight[j * TILE + r] * g->line[d];
-    }
-  }
+  add_odd_rows(g, key, n, weight, x, sums, step);
 }
 
-/* k of the block in rows of whole vectors. Where some rows do not see some keys, ds = 0 must hide NaN and Inf, which 0 * NaN would not: they
- * become 0, and are added to dq of the rows that see them. */
+/* k of the block in rows of whole vectors. Where some rows do not see some keys, ds = 0 must hide NaN and Inf, which 0 * NaN
+ * would not: they become 0, and are added to dq of the rows that see them. */
 static real_rows key_rows(backward *g, int64_t key, int64_t n) {
   const work *w = g->w;
   const attn_problem *P = w->problem;
@@ -116,9 +162,9 @@ static void add_to_queries(backward *g, int64_t key, int64_t n) {
   for (int lane = 0; lane < w->rows; lane += part.vecs * LANES) {
     part = strip_of_lanes(w, key, n, lane);
     if (!part.keys) continue;
-    const int64_t left = w->rows - lane, lanes = part.vecs * LANES;
-    for (int r = 0; r < lanes; r++) column[r] = g->ds + part.key * TILE + lane + r;
-    product_block(lanes < left ? lanes : left, width / LANES, part.keys, column, TILE, k.data + part.key * k.step, k.step,
+    const int64_t rows = rows_of_strip(w, &part);
+    for (int r = 0; r < rows; r++) column[r] = g->ds + part.key * TILE + lane + r;
+    product_block(rows, width / LANES, part.keys, column, TILE, k.data + part.key * k.step, k.step,
                   g->dq + lane * width, width, true);
   }
 }

@@ -2,19 +2,26 @@
 
 #define PADDED(count) (((count) + LANES - 1) / LANES * LANES)
 
+#ifndef HAS_ODD
+/* Numbers that products over all rows leave out, to be added where they are seen: p and ds are 0 where they are not, and must
+ * hide NaN and Inf, which 0 * NaN would not. Computed weights are never left out. */
+WORD lanemask v_odd(vec x) { return x * (vec){0} != (vec){0}; }
+WORD bool is_odd_weight(real x) { return (void)x, false; }
+#endif
+
 /* Rows with their dims in lanes, `step` apart, each of whole vectors. */
 typedef struct real_rows {
   const real *data;
   int64_t step;
 } real_rows;
 
-/* The same for a tensor whose rows not every key's sum may meet: NaN and Inf are replaced by 0, to be added apart. */
+/* The same for a tensor whose rows not every key's sum may meet: odd numbers are replaced by 0, to be added apart. */
 typedef struct clean_rows {
   real_rows of;
   const void *source[TILE]; /* the rows as they are */
   int64_t element;          /* stride there */
   int64_t dim;
-  bool any_odd, odd[TILE];  /* rows with NaN or Inf */
+  bool any_odd, odd[TILE];  /* rows with odd numbers */
 } clean_rows;
 
 typedef struct backward {
@@ -25,7 +32,7 @@ typedef struct backward {
   real *high, *low, *delta; /* [TILE]: lse in the unit of s; what its rounding left, times c; d_o . o */
   real *ds;                 /* [KEYS][TILE]: v . d_o, then the gradient of the scores */
   real *kept;               /* [KEYS][TILE]: what dropout multiplies p with; NULL without */
-  real *k_rows;            /* [KEYS][PADDED(head_dim)] */
+  real *k_rows;             /* [KEYS][PADDED(head_dim)] */
   real *dq;                 /* [TILE][PADDED(head_dim)] */
   real *line;               /* a row of q, k or d_o */
 } backward;
@@ -54,7 +61,7 @@ static bool tile_sees(const attn_problem *P, const attn_tile *T, int64_t first, 
 
 /* block[rows][PADDED(dim)] = rows at source, zeros behind them */
 static real_rows copied_rows(attn_dtype dtype, const void *const *source, int64_t element, int64_t rows, int64_t dim,
-                          real *block) {
+                             real *block) {
   const int64_t width = PADDED(dim);
   for (int64_t r = 0; r < rows; r++) {
     load_row(dtype, source[r], element, dim, block + r * width);
@@ -67,19 +74,28 @@ static bool lie_in_rows(attn_dtype dtype, int64_t element, int64_t dim) {
   return dtype == REAL_DTYPE && element == 1 && dim % LANES == 0;
 }
 
+static bool has_odd(const real *x, int64_t width) {
+  lanemask any = {0};
+  for (int64_t i = 0; i < width; i += LANES) any |= v_odd(v_load(x + i));
+  return v_any(any);
+}
+
 /* Fills in all but the source. In place where the rows lie a step apart and are whole vectors already. */
 static void set_rows(clean_rows *L, attn_dtype dtype, int64_t step, bool steps, int64_t element, int64_t rows, int64_t dim,
-                    real *block) {
+                     real *block) {
   const int64_t width = PADDED(dim);
   L->element = element;
   L->dim = dim;
   L->of = steps && lie_in_rows(dtype, element, dim) ? (real_rows){ L->source[0], step }
-                                                      : copied_rows(dtype, L->source, element, rows, dim, block);
+                                                    : copied_rows(dtype, L->source, element, rows, dim, block);
   L->any_odd = false;
-  for (int64_t r = 0; r < rows; r++) L->any_odd |= L->odd[r] = !all_finite(L->of.data + r * L->of.step, width);
+  for (int64_t r = 0; r < rows; r++) L->any_odd |= L->odd[r] = has_odd(L->of.data + r * L->of.step, width);
   if (!L->any_odd) return;
   L->of = copied_rows(dtype, L->source, element, rows, dim, block);
-  for (int64_t i = 0; i < rows * width; i++) block[i] = block[i] * 0 == 0 ? block[i] : 0;
+  for (int64_t i = 0; i < rows * width; i += LANES) {
+    const vec x = v_load(block + i);
+    v_store(block + i, v_select(v_odd(x), (vec){0}, x));
+  }
 }
 
 static backward *backward_begin(const attn_backward *B, const attn_tile *T, const void *delta, void *scratch) {

@@ -38,7 +38,7 @@ static ahead rows_ahead(const work *w, const char *x, attn_strides step, int64_t
 static void few_scores(work *w, int64_t key, int64_t n) {
   const attn_problem *P = w->problem;
   const int64_t d = P->head_dim, width = stream_width(w->rows);
-  lines k = lines_of(w, w->k, P->k, P->k_block, w->k_scales, key, n, d);
+  lines k = keys_at(w, key, n);
   int64_t step = k.row * (int64_t)attn_dtype_size(k.dtype);
   const bool lie = operands_lie(k.dtype, k.element, d), copied = !lie || k.dtype != P->kv_dtype; /* before the products begin */
   const int64_t block = n * d * (int64_t)attn_dtype_size(P->kv_dtype);

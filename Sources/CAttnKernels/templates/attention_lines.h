@@ -75,3 +75,13 @@ WORD lines lines_of(const work *w, const char *x, attn_strides step, int64_t blo
   if (w->sequence->blocks || scales) return gather(w, x, step, block, scales, key, n, width);
   return (lines){ x + key * step.row * (int64_t)attn_dtype_size(P->kv_dtype), P->kv_dtype, step.row, step.element };
 }
+
+/* Keys [key, key + n), and their values. */
+WORD lines keys_at(const work *w, int64_t key, int64_t n) {
+  const attn_problem *P = w->problem;
+  return lines_of(w, w->k, P->k, P->k_block, w->k_scales, key, n, P->head_dim);
+}
+WORD lines values_at(const work *w, int64_t key, int64_t n) {
+  const attn_problem *P = w->problem;
+  return lines_of(w, w->v, P->v, P->v_block, w->v_scales, key, n, P->value_dim);
+}

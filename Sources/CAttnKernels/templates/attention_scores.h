@@ -88,7 +88,7 @@ static void finish_scores(work *w, int64_t key, int64_t n, terms until) {
 /* Operands of keys [key, key + n), the result apart. */
 static int64_t keys_of(work *w, int64_t key, int64_t n, const operand **row) {
   const attn_problem *P = w->problem;
-  const lines k = lines_of(w, w->k, P->k, P->k_block, w->k_scales, key, n, P->head_dim);
+  const lines k = keys_at(w, key, n);
   return operand_rows(k.dtype, k.first, k.row, k.element, n, P->head_dim, w->k_block, row);
 }
 

@@ -28,42 +28,52 @@ static attn_tile part_of(const attn_tile *T, int64_t i) {
 
 /* ---- operands ---- */
 
-/* Rows x[dims][TILE] in the lanes: [part][pairs of dims][TILE]. hard[v]: lanes whose numbers are hard. */
-static void take_lanes(const real *x, int64_t dims, int vecs, char *to, lanemask *hard) {
+/* Rows x[dims][TILE] in the lanes: [part][pairs of dims][TILE]. hard[v]: lanes with numbers that are hard. */
+static void take_lanes(const real *x, int64_t dims, int vecs, const int lowest, char *to, uint32_t *hard) {
   const int64_t bytes = lanes_part_bytes(dims);
   for (int v = 0; v < vecs; v++) {
-    hard[v] = (lanemask){0};
+    lanemask found = {0};
     for (int64_t d = 0; d < STEPS(dims) * TILE_STEP; d += 2) {
       vec low = d < dims ? v_load(x + d * TILE + v * LANES) : (vec){0};
       vec high = d + 1 < dims ? v_load(x + (d + 1) * TILE + v * LANES) : (vec){0};
-      hard[v] |= v_hard(low) | v_hard(high);
+      found |= v_hard(low, lowest) | v_hard(high, lowest);
       for (int i = 0; i < PARTS; i++)
         v_store((real *)(to + i * bytes + d / 2 * B_ROW + v * TILE_ROW), v_take_pairs(&low, &high));
     }
+    hard[v] = PARTS > 1 ? v_bits(found) : 0;
   }
 }
 
-/* Rows of keys: [key][part][dims], in place where they are that already. hard[j]: whether row j has numbers that are hard. */
-static tile_operand take_rows(lines x, int64_t n, int64_t dims, char *to, bool *hard, tile_queue *queue) {
+/* Rows of keys as a, and which of them have numbers that are hard. */
+typedef struct key_operand {
+  tile_operand parts;
+  bool hard[KEYS], any_hard;
+} key_operand;
+
+/* Rows in parts, [key][part][dims], in `to`, or in place where they are that already. */
+static void take_rows(lines x, int64_t n, int64_t dims, const int lowest, char *to, tile_queue *queue, key_operand *a) {
   const int64_t row = x.row * (int64_t)attn_dtype_size(x.dtype), bytes = row_bytes(dims), part = STEPS(dims) * TILE_ROW;
-  for (int64_t j = 0; j < n; j++) hard[j] = false;
-  if (PARTS == 1 && x.dtype == ATTN_BF16 && x.element == 1 && dims % TILE_STEP == 0 && n % TILE_EDGE == 0)
-    return (tile_operand){ x.first, row, 0 };
+  a->any_hard = false;
+  if (PARTS == 1 && x.dtype == ATTN_BF16 && x.element == 1 && dims % TILE_STEP == 0 && n % TILE_EDGE == 0) {
+    a->parts = (tile_operand){ x.first, row, 0 };
+    return;
+  }
+  a->parts = (tile_operand){ to, bytes, part };
   for (int64_t j = 0; j < n; j++) {
-    lanemask found = {0};
+    lanemask hard = {0};
     for (int64_t d = 0; d < dims; d += TILE_STEP)
-      found |= take_parts(x.dtype, x.first + j * row, x.element, d, dims, to + j * bytes + 2 * d, part);
-    hard[j] = PARTS > 1 && v_any(found);
+      hard |= take_parts(x.dtype, x.first + j * row, x.element, d, dims, lowest, to + j * bytes + 2 * d, part);
+    a->any_hard |= a->hard[j] = PARTS > 1 && v_any(hard);
     keep_busy(queue);
   }
-  return (tile_operand){ to, bytes, part };
 }
 
-WORD lanemask left_out(vec x) { return PARTS > 1 ? v_hard(x) : v_huge(x); }
+/* Numbers that products over all keys or queries leave out, to be added where they are seen. */
+WORD lanemask left_out(vec x, const int lowest) { return PARTS > 1 ? v_hard(x, lowest) : v_huge(x); }
 
-/* Rows of keys turned: [dim][part][keys]. With apart, values that are left_out count as 0 and are marked there:
- * [KEYS][vectors of dims]. Says whether some are. */
-static bool take_turned(lines x, int64_t n, int64_t dims, char *to, uint16_t *apart, tile_queue *queue) {
+/* Rows of keys turned: [dim][part][keys]; what is left out counts as 0 and is marked in apart[KEYS][vectors of dims]. Says
+ * whether anything is. */
+static bool take_turned(lines x, int64_t n, int64_t dims, const int lowest, char *to, uint16_t *apart, tile_queue *queue) {
   const int64_t size = (int64_t)attn_dtype_size(x.dtype), row = x.row * size, vectors = vectors_of(dims);
   lanemask any = {0};
   for (int64_t j0 = 0; j0 < n; j0 += TILE_STEP)
@@ -75,8 +85,7 @@ static bool take_turned(lines x, int64_t n, int64_t dims, char *to, uint16_t *ap
         for (int i = 0; i < 2; i++) {
           const int64_t j = j0 + 2 * t + i;
           both[i] = j < n ? load_some(x.dtype, x.first + j * row + d * LANES * x.element * size, x.element, some) : (vec){0};
-          if (!apart) continue;
-          const lanemask out = left_out(both[i]);
+          const lanemask out = left_out(both[i], lowest);
           any |= out;
           if (j < n) apart[j * vectors + d] = (uint16_t)v_bits(out);
           both[i] = v_select(out, (vec){0}, both[i]);
@@ -104,4 +113,61 @@ WORD void put_pairs(char *to, int64_t j, int v, vec low, vec high) {
 /* 0 from n keys on to the end of the last step. */
 static void clear_pairs(char *to, int64_t n, int v) {
   for (int64_t j = (n + 1) / 2 * 2; j < STEPS(n) * TILE_STEP; j += 2) put_pairs(to, j, v, (vec){0}, (vec){0});
+}
+
+/* ---- what is hard, in floats ---- */
+
+static bool some_hard(const key_operand *a, const uint32_t *hard_lanes, int vecs) {
+  uint32_t any = a->any_hard;
+  for (int v = 0; v < vecs; v++) any |= hard_lanes[v];
+  return any != 0;
+}
+
+/* s[j] = row[j] . x again, x[dims][TILE], of keys and lanes that are hard. */
+static __attribute__((noinline)) void mend_products(const key_operand *a, const operand *const *row, int64_t step, int64_t n,
+                                                    int64_t dims, const real *x, const uint32_t *hard_lanes, int vecs,
+                                                    real *s) {
+  uint32_t any = 0;
+  for (int v = 0; v < vecs; v++) any |= hard_lanes[v];
+  for (int64_t j = 0; j < n; j++) {
+    const bool hard_key = a->any_hard && a->hard[j];
+    real again[TILE];
+    if (!any && !hard_key) continue;
+    for (int64_t d = 0, most = summed(dims); d == 0 || d < dims; d += most) {
+      const operand *from = row[j] + d * step;
+      product_block(1, vecs, least(dims - d, most), &from, step, x + d * TILE, TILE, again, TILE, d > 0);
+    }
+    for (int v = 0; v < vecs; v++) {
+      real *to = s + j * TILE + v * LANES;
+      v_store(to, v_select(v_lanes_of(hard_key ? 0xffff : hard_lanes[v]), v_load(again + v * LANES), v_load(to)));
+    }
+  }
+}
+
+/* What the gradients leave out: numbers of q, k and d_o, and computed weights that have no parts, as a p of NaN. */
+#define HAS_ODD
+WORD lanemask v_odd(vec x) { return left_out(x, ONE_SMALL); }
+WORD lanemask v_odd_weight(vec x) { return ~(v_abs(x) <= v_set1(0x1p60f)); }
+WORD bool is_odd_weight(real x) { return !(x >= -0x1p60f && x <= 0x1p60f); }
+
+/* o[d] += p[j] x[j][d] of the numbers of keys that were left out, in the rows that see them; o[dims][TILE]. */
+static __attribute__((noinline)) void add_apart(const work *w, lines x, int64_t dims, const uint16_t *apart, const real *p,
+                                                int64_t key, int64_t n, real *o) {
+  const int64_t size = (int64_t)attn_dtype_size(x.dtype), vectors = vectors_of(dims);
+  for (int64_t j = 0; j < n; j++)
+    for (int64_t d = 0; d < dims; d++) {
+      if (!(apart[j * vectors + d / LANES] >> d % LANES & 1)) continue;
+      const real number = load_some(x.dtype, x.first + (j * x.row + d * x.element) * size, 1, 1)[0];
+      const real *weight = p + j * TILE;
+      real *to = o + d * TILE;
+      if (number * 0 == 0) {
+        for (int at = 0; at < w->vecs * LANES; at += LANES) {
+          const vec plain = v_select(v_odd_weight(v_load(weight + at)), (vec){0}, v_load(weight + at));
+          v_store(to + at, v_fma(plain, v_set1(number), v_load(to + at)));
+        }
+        continue;
+      }
+      for (int r = 0; r < w->rows; r++)
+        if (sees(w, r, key, j) && !is_odd_weight(weight[r])) to[r] += weight[r] * number;
+    }
 }

@@ -17,7 +17,7 @@ typedef struct lanes_part {
   state *state;                /* of the chunk at work */
   bool begun;                  /* the total holds something */
   char *q, *p;                 /* [part][pairs][TILE] */
-  uint32_t hard[TILE / LANES]; /* its queries that are hard */
+  uint32_t hard[TILE / LANES]; /* its queries that are */
   struct group *group;
 } lanes_part;
 
@@ -28,8 +28,8 @@ typedef struct group {
   /* a block of keys */
   char *k_parts, *v_parts[2]; /* v alternates: products of the block before it may be under way */
   int which;
-  tile_operand keys;
-  bool hard_key[KEYS], any_hard_key, any_apart;
+  key_operand keys;
+  bool any_apart;
   uint16_t *apart; /* [KEYS][vectors of value_dim]: values that are left out */
 } group;
 
@@ -46,15 +46,6 @@ static size_t group_scratch(const attn_problem *P) {
 }
 
 static size_t group_state(const attn_problem *P) { return (size_t)parts_of(P) * attention_state(P); }
-
-/* ---- queries ---- */
-
-static void take_queries(lanes_part *u) {
-  const work *w = u->w;
-  lanemask hard[TILE / LANES];
-  take_lanes(w->q, w->problem->head_dim, w->vecs, u->q, hard);
-  for (int v = 0; v < w->vecs; v++) u->hard[v] = PARTS > 1 ? v_bits(hard[v]) : 0;
-}
 
 static group *begin_group(const attn_problem *P, const attn_tile *T, void *scratch) {
   group *g = scratch;
@@ -73,7 +64,7 @@ static group *begin_group(const attn_problem *P, const attn_tile *T, void *scrat
     u->group = g;
     u->w = begin(P, &cut, false, memory);
     u->w->outer = u;
-    take_queries(u);
+    take_lanes(u->w->q, P->head_dim, u->w->vecs, BOTH_SMALL, u->q, u->hard);
   }
   return g;
 }
@@ -81,48 +72,25 @@ static group *begin_group(const attn_problem *P, const attn_tile *T, void *scrat
 /* ---- scores ---- */
 
 static void take_keys(group *g, const work *w, int64_t key, int64_t n) {
-  const attn_problem *P = w->problem;
-  const lines k = lines_of(w, w->k, P->k, P->k_block, w->k_scales, key, n, P->head_dim);
-  g->keys = take_rows(k, n, P->head_dim, g->k_parts, g->hard_key, &g->queue);
-  g->any_hard_key = false;
-  for (int64_t j = 0; j < n; j++) g->any_hard_key |= g->hard_key[j];
+  take_rows(keys_at(w, key, n), n, w->problem->head_dim, BOTH_SMALL, g->k_parts, &g->queue, &g->keys);
 }
 
 static tile_job scores_job(const lanes_part *u, int64_t n) {
   const work *w = u->w;
   const int64_t dims = w->problem->head_dim;
-  return product_of_tiles((n + TILE_EDGE - 1) / TILE_EDGE, w->vecs, STEPS(dims), u->group->keys,
+  return product_of_tiles((n + TILE_EDGE - 1) / TILE_EDGE, w->vecs, STEPS(dims), u->group->keys.parts,
                           (tile_operand){ u->q, B_ROW, lanes_part_bytes(dims) }, w->s, TILE, false);
 }
 
-/* Scores of hard queries and keys again, in floats. */
-static __attribute__((noinline)) void mend_scores(lanes_part *u, int64_t key, int64_t n) {
-  work *w = u->w;
-  const group *g = u->group;
-  const operand *row[KEYS];
-  real again[TILE];
-  const int64_t dims = w->problem->head_dim, step = keys_of(w, key, n, row);
-  uint32_t any = 0;
-  for (int v = 0; v < w->vecs; v++) any |= u->hard[v];
-  for (int64_t j = 0; j < n; j++) {
-    const bool hard_key = g->any_hard_key && g->hard_key[j];
-    if (!any && !hard_key) continue;
-    for (int64_t d = 0, most = summed(dims); d == 0 || d < dims; d += most) {
-      const operand *from = row[j] + d * step;
-      product_block(1, w->vecs, least(dims - d, most), &from, step, w->q + d * TILE, TILE, again, TILE, d > 0);
-    }
-    for (int v = 0; v < w->vecs; v++) {
-      real *s = w->s + j * TILE + v * LANES;
-      v_store(s, v_select(v_lanes_of(hard_key ? 0xffff : u->hard[v]), v_load(again + v * LANES), v_load(s)));
-    }
-  }
-}
-
 static void mend_and_finish_scores(lanes_part *u, int64_t key, int64_t n, terms until) {
-  bool hard = u->group->any_hard_key;
-  for (int v = 0; v < u->w->vecs; v++) hard |= u->hard[v] != 0;
-  if (hard) mend_scores(u, key, n);
-  finish_scores(u->w, key, n, until);
+  work *w = u->w;
+  const key_operand *keys = &u->group->keys;
+  if (some_hard(keys, u->hard, w->vecs)) {
+    const operand *row[KEYS];
+    const int64_t step = keys_of(w, key, n, row);
+    mend_products(keys, row, step, n, w->problem->head_dim, w->q, u->hard, w->vecs, w->s);
+  }
+  finish_scores(w, key, n, until);
 }
 
 static void tile_scores(work *w, int64_t key, int64_t n, terms until) {
@@ -194,10 +162,9 @@ static void dropped_softmax_step(lanes_part *u, int64_t key, int64_t n) {
 /* ---- values ---- */
 
 static void take_values(group *g, const work *w, int64_t key, int64_t n) {
-  const attn_problem *P = w->problem;
-  const lines v = lines_of(w, w->v, P->v, P->v_block, w->v_scales, key, n, P->value_dim);
   g->which ^= 1;
-  g->any_apart = take_turned(v, n, P->value_dim, g->v_parts[g->which], g->apart, &g->queue);
+  g->any_apart = take_turned(values_at(w, key, n), n, w->problem->value_dim, BOTH_SMALL, g->v_parts[g->which], g->apart,
+                             &g->queue);
 }
 
 static tile_job values_job(const lanes_part *u, int64_t n) {
@@ -207,30 +174,6 @@ static tile_job values_job(const lanes_part *u, int64_t n) {
                                   (tile_operand){ u->p, B_ROW, BLOCK_PART }, u->state->o, TILE, true);
   job.three = THREE_OF_B;
   return job;
-}
-
-/* o += p v of the values that were left out, in the rows that see them. */
-static __attribute__((noinline)) void add_apart(lanes_part *u, int64_t key, int64_t n) {
-  const work *w = u->w;
-  const group *g = u->group;
-  const attn_problem *P = w->problem;
-  const int64_t dv = P->value_dim, vectors = vectors_of(dv);
-  const lines v = lines_of(w, w->v, P->v, P->v_block, w->v_scales, key, n, dv);
-  const int64_t size = (int64_t)attn_dtype_size(v.dtype);
-  for (int64_t j = 0; j < n; j++)
-    for (int64_t d = 0; d < dv; d++) {
-      if (!(g->apart[j * vectors + d / LANES] >> d % LANES & 1)) continue;
-      const real x = load_some(v.dtype, v.first + (j * v.row + d * v.element) * size, 1, 1)[0];
-      real *o = u->state->o + d * TILE;
-      const real *p = w->s + j * TILE;
-      if (x * 0 == 0) {
-        for (int i = 0; i < w->vecs; i++)
-          v_store(o + i * LANES, v_fma(v_load(p + i * LANES), v_set1(x), v_load(o + i * LANES)));
-        continue;
-      }
-      for (int r = 0; r < w->rows; r++)
-        if (sees(w, r, key, j)) o[r] += p[r] * x;
-    }
 }
 
 /* ---- blocks and chunks ---- */
@@ -258,7 +201,7 @@ static void attend_block(group *g, int64_t key, int64_t n) {
     enqueue(&g->queue, values_job(u, n));
     if (!g->any_apart) continue;
     finish_jobs(&g->queue);
-    add_apart(u, key, n);
+    add_apart(u->w, values_at(u->w, key, n), u->w->problem->value_dim, g->apart, u->w->s, key, n, u->state->o);
   }
 }
 

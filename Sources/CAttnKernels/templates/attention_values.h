@@ -53,7 +53,7 @@ static bool set_apart_nonfinite(work *w, state *state, const lines *v, int64_t k
 static lines values_of(work *w, state *state, int64_t key, int64_t n) {
   const attn_problem *P = w->problem;
   const int64_t dv = P->value_dim;
-  const lines v = lines_of(w, w->v, P->v, P->v_block, w->v_scales, key, n, dv);
+  const lines v = values_at(w, key, n);
   return set_apart_nonfinite(w, state, &v, key, n) ? (lines){ (const char *)w->values, REAL_DTYPE, dv, 1 } : v;
 }
 

@@ -29,13 +29,14 @@ static vec load_within(attn_dtype dtype, const char *x, int64_t step, int64_t at
 }
 
 /* All parts of 32 neighbours from element p of a line of k on, `part` bytes apart. Says which are hard. */
-WORD lanemask take_parts(attn_dtype dtype, const char *line, int64_t step, int64_t p, int64_t k, char *to, int64_t part) {
+WORD lanemask take_parts(attn_dtype dtype, const char *line, int64_t step, int64_t p, int64_t k, const int lowest, char *to,
+                         int64_t part) {
   if (PARTS == 1 && dtype == ATTN_BF16 && step == 1 && p + TILE_STEP <= k) {
     v_store((real *)to, v_load(line + p * 2));
     return (lanemask){0};
   }
   vec low = load_within(dtype, line, step, p, k), high = load_within(dtype, line, step, p + LANES, k);
-  const lanemask hard = v_hard(low) | v_hard(high);
+  const lanemask hard = v_hard(low, lowest) | v_hard(high, lowest);
 #pragma clang loop unroll(full)
   for (int i = 0; i < PARTS; i++) v_store((real *)(to + i * part), v_take_neighbours(&low, &high));
   return hard;
@@ -48,7 +49,7 @@ static void pack_a(attn_dtype dtype, const attn_matrix *a, int64_t m, int64_t k,
     char *row = (char *)block + i * GEMM_A_ROW(k);
     lanemask found = {0};
     for (int64_t p = 0; p < k; p += TILE_STEP)
-      found |= take_parts(dtype, from, a->column, p, k, row + p * 2, GEMM_A_PART(k));
+      found |= take_parts(dtype, from, a->column, p, k, BOTH_SMALL, row + p * 2, GEMM_A_PART(k));
     if (!GEMM_MARKS) continue;
     const bool hard = v_any(found);
     *marks_of_row(row, k) = hard;
@@ -91,7 +92,7 @@ static uint32_t pack_turned(attn_dtype dtype, const attn_matrix *b, int64_t k, i
     for (int64_t r = 0; r < LANES; r++) {
       const char *column = (const char *)b->data + (lane + r) * bytes;
       const int64_t count = lane + r < columns ? k : 0;
-      found[r] |= take_parts(dtype, column, 1, p, count, (char *)&squares[0][r], sizeof squares[0]);
+      found[r] |= take_parts(dtype, column, 1, p, count, BOTH_SMALL, (char *)&squares[0][r], sizeof squares[0]);
     }
     for (int part = 0; part < PARTS; part++) {
       transpose(squares[part]);
@@ -114,7 +115,7 @@ static uint32_t pack_rows_of(attn_dtype dtype, const attn_matrix *b, int64_t k, 
     vec row[2];
     for (int i = 0; i < 2; i++)
       row[i] = some && p + i < k ? load_some(dtype, from + (p + i) * b->row * size, b->column, some) : (vec){0};
-    found |= v_hard(row[0]) | v_hard(row[1]);
+    found |= v_hard(row[0], BOTH_SMALL) | v_hard(row[1], BOTH_SMALL);
 #pragma clang loop unroll(full)
     for (int i = 0; i < PARTS; i++) v_store((real *)pairs_at(panel, k, i, p, lane), v_take_pairs(&row[0], &row[1]));
   }

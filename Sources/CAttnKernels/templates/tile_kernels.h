@@ -17,6 +17,8 @@
 #include "attention.h"
 #include "attention_tile_operands.h"
 #include "attention_tiles.h"
+#include "attention_backward.h"
+#include "attention_backward_tiles.h"
 
 #define TABLE_NAME_(isa, real_name) attn_kernels_##isa##_##real_name
 #define TABLE_NAME(isa, real_name) TABLE_NAME_(isa, real_name)
@@ -25,6 +27,7 @@
 
 const attn_kernels TABLE_NAME(ISA, REAL_NAME) = {
   .isa = ISA_STRING(ISA),
+  .lanes = LANES,
   .tile_rows = GROUP_LANES,
   .attention_scratch = group_scratch,
   .attention_tile = group_tile,
@@ -32,6 +35,11 @@ const attn_kernels TABLE_NAME(ISA, REAL_NAME) = {
   .attention_state = group_state,
   .attention_chunk = group_chunk,
   .attention_merge = group_merge,
+  .backward_keys = KEYS,
+  .backward_scratch = gradient_scratch,
+  .backward_delta = backward_delta,
+  .backward_tile = gradient_tile,
+  .backward_bias = gradient_bias,
   .mr = TILE_EDGE,
   .nr = GEMM_NR,
   .depth = TILE_STEP,
@@ -44,4 +52,5 @@ const attn_kernels TABLE_NAME(ISA, REAL_NAME) = {
   .pack_b = pack_b,
   .pack_a = pack_a,
   .multiply = multiply,
+  .store_row = store_row,
 };

@@ -31,11 +31,14 @@ WORD lanemask v_huge(vec x) {
   return (lanemask)(((ivec)x & 0x7fffffff) >= 0x7f7f8000);
 }
 
-/* Numbers whose parts do not multiply as they do: Inf and NaN, so large that a part or a product overflows, so small that
- * a part or a product of parts is subnormal and would count as 0. In between, the smallest product of parts of two
- * numbers is above 2^-126: 2^-50 2^-23 2^-50, and a sum of 128 products below 2^128. */
-WORD lanemask v_hard(vec x) {
+/* Numbers whose parts do not multiply as they do: Inf and NaN, above 2^60, where a part or a product overflows, below
+ * 2^lowest, where a part or a product of parts is subnormal and would count as 0; 0 is none of them. Of two factors from
+ * 2^BOTH_SMALL on the smallest product of parts is above 2^-126: 2^-50 2^-23 2^-50; a sum of 128 products is below 2^128. */
+#define BOTH_SMALL (-50)
+#define ONE_SMALL (-90) /* of gradients, where products so small are lost in the sums: 2^-90 2^-23 of numbers of order 1 */
+WORD lanemask v_hard(vec x, const int lowest) {
   typedef uint32_t uvec __attribute__((vector_size(VEC_BYTES)));
   const uvec size = (uvec)x & 0x7fffffffu;
-  return (lanemask)((size - 0x26800000u > 0x5d800000u - 0x26800000u) & (size != 0)); /* outside 2^-50 to 2^60, not 0 */
+  const uint32_t low = (uint32_t)(127 + lowest) << 23, high = (127 + 60) << 23;
+  return (lanemask)((size - low > high - low) & (size != 0));
 }
