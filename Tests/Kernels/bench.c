@@ -22,6 +22,8 @@ typedef struct setup {
   const subject *s;
   attn_dtype dtype;
   attention_case c;
+  attn_backward backward; /* of c, its o standing in for d_o */
+  attn_sequence_gradients gradients;
   void *scratch, *a, *b, *sums, *x, *out, *reals;
   attn_matrix by_rows, by_columns;
 } setup;
@@ -52,6 +54,16 @@ static double attention_in_parts(setup *u, int64_t queries) {
 static double attention_of_1(setup *u) { return attention_in_parts(u, 1); }
 static double attention_of_4(setup *u) { return attention_in_parts(u, 4); }
 static double attention_of_8(setup *u) { return attention_in_parts(u, 8); }
+
+static double attention_backward(setup *u) {
+  const attention_options *o = &u->c.options;
+  const attn_kernels *kernels = u->s->kernels;
+  const attn_tile tile = { &u->c.sequence, 0, 1, 0, o->q_rows };
+  const attn_key_sums sums = { u->a, u->b, o->head_dim, o->value_dim, 0 };
+  const int64_t keys = 512; /* whose sums the buffers hold */
+  kernels->backward_tile(&u->backward, &tile, u->reals, 0, keys, &sums, true, u->scratch);
+  return 10e-9 * (double)(o->q_rows * keys * o->head_dim);
+}
 
 static double multiply(setup *u) {
   u->s->kernels->multiply(M, K, u->a, u->b, u->sums, u->s->kernels->nr, false);
@@ -149,13 +161,21 @@ static double measure(const subject *s, attn_dtype dtype, workload work) {
   o.dtype = dtype;
   attention_build(&u->c, &o);
   guard_choose(GUARD_BEFORE); /* page-aligned buffers */
-  u->scratch = guard_new(s->kernels->attention_scratch(&u->c.problem), 64);
+  const attn_strides strides = u->c.problem.o;
+  u->gradients = (attn_sequence_gradients){ .d_o = u->c.o.data };
+  u->backward = (attn_backward){ .problem = &u->c.problem, .d_o = strides, .dq = { dtype, u->c.problem.q },
+                                 .gradients = &u->gradients };
+  const size_t forward = s->kernels->attention_scratch(&u->c.problem);
+  const size_t backward = s->kernels->backward_tile ? s->kernels->backward_scratch(&u->backward) : 0;
+  u->scratch = guard_new(forward > backward ? forward : backward, 64);
   void **const buffers[] = { &u->a, &u->b, &u->sums, &u->x, &u->out, &u->reals };
   for (int i = 0; i < 6; i++) {
     *buffers[i] = guard_new(M * K * 8, 64);
     const attn_dtype of = buffers[i] == &u->x ? dtype : s->real_dtype;
     for (size_t j = 0; j < M * K; j++) element_put(of, (char *)*buffers[i] + j * attn_dtype_size(of), random_normal());
   }
+  u->gradients.dq = u->out;
+  attention(u); /* o and lse */
   u->by_rows = (attn_matrix){ u->x, K, 1 };
   u->by_columns = (attn_matrix){ u->x, 1, K };
   const double result = rate(work, u);
@@ -166,6 +186,7 @@ static double measure(const subject *s, attn_dtype dtype, workload work) {
 void bench(const subject *subjects, int count) {
   static const struct { const char *name; workload work; bool halves; } rows[] = {
     { "attention GFLOP/s", attention, true },
+    { "backward GFLOP/s", attention_backward, true },
     { "decode of 1 GB/s", attention_of_1, true },
     { "decode of 4 GB/s", attention_of_4, true },
     { "decode of 8 GB/s", attention_of_8, true },
@@ -199,6 +220,7 @@ void bench(const subject *subjects, int count) {
         const attn_dtype dtype = variant ? halves[variant] : s->real_dtype;
         bool has = false;
         for (int d = 0; d < s->dtype_count; d++) has |= s->dtypes[d] == dtype || !rows[r].halves;
+        has &= rows[r].work != attention_backward || s->kernels->backward_tile;
         if (has) printf(" %9.1f", measure(s, rows[r].halves ? dtype : s->dtypes[0], rows[r].work));
         else printf(" %9s", "");
         fflush(stdout);

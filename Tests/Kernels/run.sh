@@ -7,6 +7,7 @@ toolchain=$(dirname "$(realpath "$(command -v swift)")")
 sources=Sources/CAttnKernels
 llvm=$(ls -d /usr/lib/llvm-*/lib/libomp.so | sort -V | tail -n 1 | xargs dirname)
 . Tests/Kernels/emulated.sh
+if [[ " $* " == *" --bench "* ]]; then emulated=(); fi
 mkdir -p .build/tests-kernels
 "$toolchain/clang" -std=c17 -O3 -fno-math-errno -Wall -Wextra -Werror -fopenmp "${emulated[@]}" \
   -I$sources -I$sources/include -idirafter "$(ls -d "$llvm"/clang/*/include | head -n 1)" \
