@@ -57,6 +57,12 @@ static void pack_rows(const tile *t, int64_t p0, int64_t k, char *block) {
   t->job->kernels->pack_a(g->dtype, &a, t->m, k, block);
 }
 
+/* Whether a lies as pack_rows would leave it: one block of numbers, row behind row. */
+static bool lies_packed(const attn_kernels *kernels, const attn_gemm *g, const attn_matrix *a) {
+  return kernels->depth == 1 && kernels->operand_size == (int64_t)attn_dtype_size(g->dtype) && g->k <= kernels->block
+      && a->column == 1 && a->row == g->k;
+}
+
 /* sums (+)= a[., p0 : p0 + k] . b of one panel */
 static void multiply_panel(const tile *t, int64_t panel, int64_t p0, int64_t k, const char *a_block, char *sums,
                            int64_t sums_step) {
@@ -116,10 +122,14 @@ static void run_tile(void *context, int64_t task, int thread) {
     return;
   }
   if (J->resident) {
-    for (int64_t p0 = 0; p0 < g->k; p0 += block) pack_rows(&t, p0, MIN(block, g->k - p0), t.a + t.m * operands(kernels, p0));
+    const attn_matrix *a = &g->a[t.entry];
+    const bool lies = lies_packed(kernels, g, a);
+    const char *packed = lies ? at(a, t.i0, 0, (int64_t)attn_dtype_size(g->dtype)).data : t.a;
+    for (int64_t p0 = 0; !lies && p0 < g->k; p0 += block)
+      pack_rows(&t, p0, MIN(block, g->k - p0), t.a + t.m * operands(kernels, p0));
     for (int64_t panel = 0; panel < panels; panel++) {
       for (int64_t p0 = 0; p0 < g->k || p0 == 0; p0 += block)
-        multiply_panel(&t, panel, p0, MIN(block, g->k - p0), t.a + t.m * operands(kernels, p0), t.sums, nr);
+        multiply_panel(&t, panel, p0, MIN(block, g->k - p0), packed + t.m * operands(kernels, p0), t.sums, nr);
       finish(&t, panel * nr, MIN(nr, t.n - panel * nr), t.sums, nr);
     }
     return;

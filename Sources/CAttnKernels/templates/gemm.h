@@ -105,9 +105,9 @@ static void stream(attn_dtype dtype, int64_t m, int64_t k, int64_t summed, const
 
 #define FINISHED_ROWS 16
 
-static void finish(const attn_gemm *gemm, const void *sums, int64_t sums_step, const attn_matrix *c,
-                   const attn_matrix *residual, const void *bias, int64_t m, int64_t n) {
-  const attn_dtype dtype = gemm->dtype;
+WORD void finish_of(attn_dtype dtype, attn_activation activation, const attn_gemm *gemm, const void *sums,
+                    int64_t sums_step, const attn_matrix *c, int64_t c_column, const attn_matrix *residual,
+                    const void *bias, int64_t m, int64_t n) {
   const int64_t size = (int64_t)attn_dtype_size(dtype);
   /* some rows at a time: their cache lines, of which a vector may be a part, stay for the next columns */
   for (int64_t first = 0; first < m; first += FINISHED_ROWS)
@@ -116,11 +116,19 @@ static void finish(const attn_gemm *gemm, const void *sums, int64_t sums_step, c
       const vec shift = bias ? load_some(dtype, (const char *)bias + j * gemm->bias_stride * size, gemm->bias_stride, some)
                              : (vec){0};
       for (int64_t i = first; i < end; i++) {
-        vec y = activate(gemm->activation, v_load((const real *)sums + i * sums_step + j) + shift);
+        vec y = activate(activation, v_load((const real *)sums + i * sums_step + j) + shift);
         if (residual)
           y += load_some(dtype, (const char *)residual->data + (i * residual->row + j * residual->column) * size,
                          residual->column, some);
-        store_some(dtype, y, (char *)c->data + (i * c->row + j * c->column) * size, c->column, some);
+        store_some(dtype, y, (char *)c->data + (i * c->row + j * c_column) * size, c_column, some);
       }
     }
+}
+
+static void finish(const attn_gemm *gemm, const void *sums, int64_t sums_step, const attn_matrix *c,
+                   const attn_matrix *residual, const void *bias, int64_t m, int64_t n) {
+  if (gemm->dtype == ROW_REAL && gemm->activation == ATTN_IDENTITY && c->column == 1 && !residual)
+    finish_of(ROW_REAL, ATTN_IDENTITY, gemm, sums, sums_step, c, 1, NULL, bias, m, n); /* most products are of this kind */
+  else
+    finish_of(gemm->dtype, gemm->activation, gemm, sums, sums_step, c, c->column, residual, bias, m, n);
 }
