@@ -89,18 +89,9 @@ static void pack_few(attn_dtype dtype, const attn_matrix *a, int64_t m, int64_t 
 
 static void stream(attn_dtype dtype, int64_t m, int64_t k, int64_t summed, const void *block, const attn_matrix *b,
                    int64_t columns, void *c, int64_t c_step, void *lines) {
-  const char *first = b->data;
-  int64_t step = b->column * (int64_t)attn_dtype_size(dtype);
-  attn_dtype of = dtype;
-  if (!operands_lie(dtype, 1, k)) {
-    const operand *column[LANES];
-    operand_rows(dtype, b->data, b->column, 1, columns, k, lines, column);
-    first = lines;
-    step = GROUPS(k) * (int64_t)sizeof(operand);
-    of = REAL_DTYPE;
-  }
-  ahead nothing = { first, 0, 0, 0 }; /* long rows: the hardware follows them */
-  stream_rows(of, m, GROUPS(k), GROUPS(summed), block, first, step, columns, c, c_step, &nothing);
+  const lying_rows rows = rows_that_lie(dtype, b->data, b->column, 1, columns, k, lines);
+  ahead nothing = { rows.first, 0, 0, 0 }; /* long rows: the hardware follows them */
+  stream_rows(rows.dtype, m, GROUPS(k), GROUPS(summed), block, rows.first, rows.step, columns, c, c_step, &nothing);
 }
 
 #define FINISHED_ROWS 16

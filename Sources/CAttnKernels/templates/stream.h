@@ -139,3 +139,19 @@ WORD int64_t stream_width(int64_t rows) { return PRODUCT_VECS == 2 && rows == 1 
 
 /* b of a dtype whose operands lie. */
 static void stream_rows(attn_dtype dtype, int64_t rows, STREAM_ARGUMENTS) { OF_LYING(dtype, STREAM_ALL, rows); }
+
+/* Rows b for stream_rows, `step` bytes apart. */
+typedef struct lying_rows {
+  attn_dtype dtype;
+  const char *first;
+  int64_t step;
+} lying_rows;
+
+/* Rows of x, `row` elements apart: where they lie, else as operands in block[count][groups of width]. */
+static lying_rows rows_that_lie(attn_dtype dtype, const char *x, int64_t row, int64_t element, int64_t count, int64_t width,
+                                operand *block) {
+  const int64_t bytes = row * (int64_t)attn_dtype_size(dtype), groups = GROUPS(width);
+  if (operands_lie(dtype, element, width)) return (lying_rows){ dtype, x, bytes };
+  for (int64_t j = 0; j < count; j++) operand_line(dtype, x + j * bytes, element, width, block + j * groups);
+  return (lying_rows){ REAL_DTYPE, (const char *)block, groups * (int64_t)sizeof(operand) };
+}

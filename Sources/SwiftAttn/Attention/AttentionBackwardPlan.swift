@@ -5,9 +5,6 @@ import CAttnKernels
 struct AttentionBackwardPlan {
     private(set) var description = attn_backward_plan()
 
-    /// Below this many floating-point operations for each thread, waking it costs more than it saves.
-    private static let flopsPerThread = 200_000.0
-
     /// Two passes compute the scores and the products with v twice: 7 products for 5.
     private static let costOfTwoPasses = 7.0 / 5
 
@@ -15,7 +12,7 @@ struct AttentionBackwardPlan {
     init(_ problem: inout AttentionProblem, _ gradients: AttentionGradients) {
         let p = problem.description
         let flops = problem.scoreCount * Double(6 * p.head_dim + 4 * p.value_dim)
-        let threads = max(1, min(Double(attn_get_num_threads()), flops / Self.flopsPerThread)).rounded(.down)
+        let threads = Double(threadCount(flops: flops))
         description.threads = Int32(threads)
 
         /* One task for each key/value head: how much longer than a fair share do the threads take? */

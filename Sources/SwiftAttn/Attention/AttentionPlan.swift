@@ -5,9 +5,6 @@ import CAttnKernels
 struct AttentionPlan {
     private(set) var description = attn_plan()
 
-    /// Below this many floating-point operations for each thread, waking it costs more than it saves.
-    private static let flopsPerThread = 200_000.0
-
     /// Below this many keys for each query a tile is not worth sharing.
     private static let fewestKeysToSplit = 1000.0
 
@@ -31,7 +28,7 @@ struct AttentionPlan {
         description.heads_per_tile = Int64(heads)
         description.rows_per_tile = Int64(rows)
         description.task_count = Int64(tasks)
-        let threads = Int(max(1, min(Double(attn_get_num_threads()), flops / Self.flopsPerThread)))
+        let threads = threadCount(flops: flops)
         description.threads = Int32(threads)
         let rowTiles = max((problem.longestQuery + rows - 1) / rows, 1)
         description.heads_together = Int64(threads * ((Self.tilesOfThread + rowTiles - 1) / rowTiles))

@@ -28,9 +28,6 @@ struct Gemm {
     /// b as it was packed; then b only has b's shape.
     var packed: PackedWeight?
 
-    /// Below this many floating-point operations for each thread, waking it costs more than it saves.
-    private static let flopsPerThread = 200_000.0
-
     func run() throws(Failure) {
         if c.isEmpty { return }
         let leading = c.leading(2).shape
@@ -38,7 +35,6 @@ struct Gemm {
         for dim in leading { batch *= dim }
         let m = c.shape[c.rank - 2], n = c.shape[c.rank - 1], k = a.shape[a.rank - 1]
         let flops = 2 * Double(batch) * Double(m) * Double(n) * Double(k)
-        let threads = max(1, min(Double(attn_get_num_threads()), flops / Gemm.flopsPerThread))
         var gemm = attn_gemm()
         gemm.dtype = a.dtype.kernel
         gemm.b_dtype = b.dtype.kernel
@@ -53,7 +49,7 @@ struct Gemm {
             gemm.bias_stride = Int64(bias.strides[0])
         }
         gemm.activation = activation.kernel
-        gemm.threads = Int32(threads)
+        gemm.threads = Int32(threadCount(flops: flops))
         let (places, overflow) = batch.multipliedReportingOverflow(by: 4)
         guard !overflow else { throw Failure.outOfMemory }
         let done = withUnsafeTemporaryAllocation(of: attn_matrix.self, capacity: places) { matrices in
