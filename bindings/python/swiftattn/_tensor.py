@@ -238,13 +238,13 @@ def _as(tensor: Tensor, dtype: type) -> np.ndarray:
 def empty(shape: Sequence[int], like: Tensor, dtype: str | None = None) -> Tensor:
     """A fresh array of the kind that `like` is, and of its dtype unless another is named."""
     owner = like.owner
-    if type(owner) is np.ndarray:
-        array = np.empty(shape, owner.dtype if dtype is None else numpy_dtype(dtype))
-        dims = array.shape
-        return _bind(_numpy_layout(dims, array.strides, array.dtype, "out"), _address(array), array, dims)
     if dtype is None:
         kind = like.dtype
         dtype = _NAMES[kind.code, kind.bits]
+    if type(owner) is np.ndarray:
+        array = np.empty(shape, numpy_dtype(dtype))
+        dims = array.shape
+        return _bind(_numpy_layout(dims, array.strides, array.dtype, "out"), _address(array), array, dims)
     torch = None if isinstance(owner, np.ndarray) else _torch()
     if torch is None or not isinstance(owner, torch.Tensor):
         return _from_numpy(np.empty(shape, numpy_dtype(dtype)), "out", True)
