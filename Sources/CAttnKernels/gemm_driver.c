@@ -7,7 +7,7 @@
 #include "scratch.h"
 #include "threads.h"
 
-#define MC 1032           /* a multiple of 6: so many rows share a packed panel of b; a block of MC rows of a is 516 KB */
+#define MC 1032           /* a multiple of 12: so many rows share a packed panel of b; a block of MC rows of a is 516 KB */
 #define NC 256            /* a multiple of every nr; MC x NC sums are 1 MB, touched once for each block of k */
 #define RESIDENT (1 << 19) /* bytes of a that may be packed for all of k: then b streams through panel by panel, once */
 
@@ -152,7 +152,9 @@ bool attn_gemm_run(const attn_gemm *g) {
   const int64_t available = attn_threads_for(g->threads, INT32_MAX);
   J.nc = rounded(over(g->n, available * over(g->n, available * NC)), kernels->nr);
   J.column_tiles = over(g->n, J.nc);
-  const int64_t idle = J.streamed ? 1 : over(available, g->batch * J.column_tiles), parts = over(g->m, MC);
+  const int64_t idle = J.streamed ? 1 : over(available, g->batch * J.column_tiles);
+  /* Narrow panels read a's block more often: it is to fit in a level 2 cache of 512 KB. */
+  const int64_t parts = over(g->m, kernels->nr < 32 ? MC / 2 : MC);
   J.mc = rounded(over(g->m, parts > idle ? parts : idle), kernels->mr);
   J.row_tiles = over(g->m, J.mc);
   const int64_t tiles = g->batch * J.row_tiles * J.column_tiles;

@@ -72,10 +72,12 @@ static void pack_a(attn_dtype dtype, const attn_matrix *a, int64_t m, int64_t k,
   }
 }
 
+#define POINTED_ROWS (16 * PRODUCT_ROWS) /* addresses written at once: a load of what was stored just before waits */
+
 static void multiply(int64_t m, int64_t k, const void *block, const void *panel, void *c, int64_t c_step, bool add) {
-  const operand *row[PRODUCT_ROWS];
-  for (int64_t i = 0; i < m; i += PRODUCT_ROWS) {
-    const int64_t some = m - i < PRODUCT_ROWS ? m - i : PRODUCT_ROWS;
+  const operand *row[POINTED_ROWS];
+  for (int64_t i = 0; i < m; i += POINTED_ROWS) {
+    const int64_t some = m - i < POINTED_ROWS ? m - i : POINTED_ROWS;
     for (int64_t r = 0; r < some; r++) row[r] = (const operand *)block + (i + r) * GROUPS(k);
     product_block(some, PRODUCT_VECS, GROUPS(k), row, 1, panel, GEMM_NR, (real *)c + i * c_step, c_step, add);
   }
