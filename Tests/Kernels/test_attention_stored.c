@@ -102,6 +102,11 @@ void test_attention_stored(const subject *s) {
   for (int i = 0; i < check_trials(300); i++) {
     attention_options o = attention_random(s);
     o.stage = random_chance(2) ? ATTN_PROBABILITIES : ATTN_BIASED; /* the others show keys past kv_len */
+    if (random_chance(4)) { /* what tiles could read in place */
+      o.head_dim = 32 * random_int(1, 4);
+      o.kv_len = o.kv_rows = 16 * random_int(1, 12);
+      o.inputs = VIEW_DENSE;
+    }
     if (random_chance(8)) { /* several chunks for few rows */
       o.q_rows = o.q_len = random_int(1, 3);
       o.kv_rows = random_int(1, 3 * s->kernels->chunk_keys);

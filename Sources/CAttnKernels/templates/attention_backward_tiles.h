@@ -110,8 +110,8 @@ static gradient_group *begin_gradients(const attn_backward *B, const attn_tile *
 static void take_key_block(gradient_group *t, const work *w, int64_t key, int64_t n) {
   const int64_t d = w->problem->head_dim, dv = w->problem->value_dim;
   const lines k = keys_at(w, key, n);
-  take_rows(k, n, d, ONE_SMALL, t->k_parts, &t->queue, &t->keys);
-  take_rows(values_at(w, key, n), n, dv, ONE_SMALL, t->v_parts, &t->queue, &t->values);
+  take_rows(k, true, n, d, ONE_SMALL, t->k_parts, &t->queue, &t->keys);
+  take_rows(values_at(w, key, n), true, n, dv, ONE_SMALL, t->v_parts, &t->queue, &t->values);
   t->which ^= 1;
   t->any_apart = t->dq && take_turned(k, n, d, ONE_SMALL, t->k_turned[t->which], t->apart, &t->queue);
 }

@@ -50,11 +50,12 @@ typedef struct key_operand {
   bool hard[KEYS], any_hard;
 } key_operand;
 
-/* Rows in parts, [key][part][dims], in `to`, or in place where they are that already. */
-static void take_rows(lines x, int64_t n, int64_t dims, const int lowest, char *to, tile_queue *queue, key_operand *a) {
+/* Rows in parts, [key][part][dims], in `to`, or in place where they are that already and `stay` until they are multiplied. */
+static void take_rows(lines x, bool stay, int64_t n, int64_t dims, const int lowest, char *to, tile_queue *queue,
+                      key_operand *a) {
   const int64_t row = x.row * (int64_t)attn_dtype_size(x.dtype), bytes = row_bytes(dims), part = STEPS(dims) * TILE_ROW;
   a->any_hard = false;
-  if (PARTS == 1 && x.dtype == ATTN_BF16 && x.element == 1 && dims % TILE_STEP == 0 && n % TILE_EDGE == 0) {
+  if (PARTS == 1 && stay && x.dtype == ATTN_BF16 && x.element == 1 && dims % TILE_STEP == 0 && n % TILE_EDGE == 0) {
     a->parts = (tile_operand){ x.first, row, 0 };
     return;
   }

@@ -72,7 +72,8 @@ static group *begin_group(const attn_problem *P, const attn_tile *T, void *scrat
 /* ---- scores ---- */
 
 static void take_keys(group *g, const work *w, int64_t key, int64_t n) {
-  take_rows(keys_at(w, key, n), n, w->problem->head_dim, BOTH_SMALL, g->k_parts, &g->queue, &g->keys);
+  const bool stay = gathered_width(w->problem) == 0; /* else the values come to their place */
+  take_rows(keys_at(w, key, n), stay, n, w->problem->head_dim, BOTH_SMALL, g->k_parts, &g->queue, &g->keys);
 }
 
 static tile_job scores_job(const lanes_part *u, int64_t n) {
