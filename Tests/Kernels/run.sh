@@ -8,8 +8,12 @@ sources=Sources/CAttnKernels
 llvm=$(ls -d /usr/lib/llvm-*/lib/libomp.so | sort -V | tail -n 1 | xargs dirname)
 . Tests/Kernels/emulated.sh
 if [[ " $* " == *" --bench "* ]]; then emulated=(); fi
-mkdir -p .build/tests-kernels
-"$toolchain/clang" -std=c17 -O3 -fno-math-errno -Wall -Wextra -Werror -fopenmp "${emulated[@]}" \
-  -I$sources -I$sources/include -idirafter "$(ls -d "$llvm"/clang/*/include | head -n 1)" \
-  $sources/*.c $sources/arch/*.c Tests/Kernels/*.c -L"$llvm" -lomp -lm -lpthread -o .build/tests-kernels/kernel-tests
-.build/tests-kernels/kernel-tests "$@"
+objects=.build/tests-kernels
+rm -rf $objects
+mkdir -p $objects
+printf '%s\n' $sources/*.c $sources/arch/*.c Tests/Kernels/*.c |
+  xargs -P "$(nproc)" -I{} bash -c '"${@:2}" -c {} -o "$1/$(basename {} .c).o"' _ $objects \
+  "$toolchain/clang" -std=c17 -O3 -fno-math-errno -Wall -Wextra -Werror -fopenmp "${emulated[@]}" \
+  -I$sources -I$sources/include -idirafter "$(ls -d "$llvm"/clang/*/include | head -n 1)"
+"$toolchain/clang" $objects/*.o -L"$llvm" -lomp -lm -lpthread -o $objects/kernel-tests
+$objects/kernel-tests "$@"
