@@ -118,31 +118,23 @@ static void take_key_block(gradient_group *t, const work *w, int64_t key, int64_
 
 /* ---- products ---- */
 
-static int64_t in_tiles(int64_t count) { return (count + TILE_EDGE - 1) / TILE_EDGE; }
-
 static void enqueue_scores(gradient_group *t, gradient_part *u, int64_t n) {
   const work *w = u->g->w;
-  const int64_t d = w->problem->head_dim, dv = w->problem->value_dim;
-  enqueue(&t->queue, product_of_tiles(in_tiles(n), w->vecs, STEPS(d), t->keys.parts,
-                                      (tile_operand){ u->q, B_ROW, lanes_part_bytes(d) }, w->s, TILE, false));
-  enqueue(&t->queue, product_of_tiles(in_tiles(n), w->vecs, STEPS(dv), t->values.parts,
-                                      (tile_operand){ u->d_o, B_ROW, lanes_part_bytes(dv) }, u->g->ds, TILE, false));
+  const attn_problem *P = w->problem;
+  enqueue(&t->queue, product_with_lanes(&t->keys, n, u->q, w->vecs, P->head_dim, w->s));
+  enqueue(&t->queue, product_with_lanes(&t->values, n, u->d_o, w->vecs, P->value_dim, u->g->ds));
 }
 
 /* Both products of the part, with what is hard mended, and the terms that come behind the scores. */
 static void finish_products(gradient_group *t, gradient_part *u, int64_t key, int64_t n) {
   backward *g = u->g;
   work *w = g->w;
-  const operand *row[KEYS];
-  if (some_hard(&t->keys, u->hard_q, w->vecs)) {
-    const int64_t step = keys_of(w, key, n, row);
-    mend_products(&t->keys, row, step, n, w->problem->head_dim, w->q, u->hard_q, w->vecs, w->s);
-  }
   if (some_hard(&t->values, u->hard_d_o, w->vecs)) {
+    const operand *row[KEYS];
     const int64_t step = value_rows_of(w, key, n, row);
     mend_products(&t->values, row, step, n, w->problem->value_dim, g->d_o_lanes, u->hard_d_o, w->vecs, g->ds);
   }
-  finish_scores(w, key, n, TERMS_ALL);
+  mend_and_finish_scores(w, &t->keys, u->hard_q, key, n, TERMS_ALL);
 }
 
 /* sums += weights x: weights p or ds, x the rows of d_o or q. */
@@ -163,12 +155,8 @@ static void enqueue_gradients(gradient_group *t, gradient_part *u, int64_t key, 
   const attn_key_sums *S = t->sums;
   if (S && S->dv) enqueue_key_sums(t, u, n, u->p, u->d_o_rows, P->value_dim, dv_of_key(S, key), S->dv_step);
   if (S && S->dk) enqueue_key_sums(t, u, n, u->ds, u->q_rows, P->head_dim, dk_of_key(S, key), S->dk_step);
-  if (!t->dq) return;
-  tile_job job = product_of_tiles(in_tiles(P->head_dim), w->vecs, STEPS(n),
-                                  (tile_operand){ t->k_turned[t->which], TURNED_ROW, KEY_STEPS * TILE_ROW },
-                                  (tile_operand){ u->ds_pairs, B_ROW, BLOCK_PART }, u->dq, TILE, true);
-  job.three = THREE_OF_B;
-  enqueue(&t->queue, job);
+  if (t->dq)
+    enqueue(&t->queue, product_with_pairs(t->k_turned[t->which], n, u->ds_pairs, w->vecs, P->head_dim, u->dq));
 }
 
 /* ---- gradients of the scores ---- */

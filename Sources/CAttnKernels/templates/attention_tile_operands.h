@@ -9,6 +9,7 @@
 #define BLOCK_PART (KEY_STEPS * TILE_EDGE * B_ROW) /* of pairs of keys */
 
 static int64_t lines_up(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+static int64_t in_tiles(int64_t count) { return (count + TILE_EDGE - 1) / TILE_EDGE; }
 static int64_t vectors_of(int64_t dims) { return (dims + LANES - 1) / LANES; }
 static int64_t row_bytes(int64_t dims) { return PARTS * STEPS(dims) * TILE_ROW + TILE_ROW; }
 static int64_t lanes_part_bytes(int64_t dims) { return STEPS(dims) * TILE_EDGE * B_ROW; }
@@ -116,6 +117,22 @@ static void clear_pairs(char *to, int64_t n, int v) {
   for (int64_t j = (n + 1) / 2 * 2; j < STEPS(n) * TILE_STEP; j += 2) put_pairs(to, j, v, (vec){0}, (vec){0});
 }
 
+/* ---- products ---- */
+
+/* s = rows of keys times rows in the lanes, both of `dims`. */
+static tile_job product_with_lanes(const key_operand *keys, int64_t n, const char *lanes, int vecs, int64_t dims, real *s) {
+  return product_of_tiles(in_tiles(n), vecs, STEPS(dims), keys->parts, (tile_operand){ lanes, B_ROW, lanes_part_bytes(dims) },
+                          s, TILE, false);
+}
+
+/* o += keys turned times what was computed for them in the lanes; o[dims][TILE]. */
+static tile_job product_with_pairs(const char *turned, int64_t n, const char *pairs, int vecs, int64_t dims, real *o) {
+  tile_job job = product_of_tiles(in_tiles(dims), vecs, STEPS(n), (tile_operand){ turned, TURNED_ROW, KEY_STEPS * TILE_ROW },
+                                  (tile_operand){ pairs, B_ROW, BLOCK_PART }, o, TILE, true);
+  job.three = THREE_OF_B;
+  return job;
+}
+
 /* ---- what is hard, in floats ---- */
 
 static bool some_hard(const key_operand *a, const uint32_t *hard_lanes, int vecs) {
@@ -143,6 +160,17 @@ static __attribute__((noinline)) void mend_products(const key_operand *a, const 
       v_store(to, v_select(v_lanes_of(hard_key ? 0xffff : hard_lanes[v]), v_load(again + v * LANES), v_load(to)));
     }
   }
+}
+
+/* Scores from their products on. */
+static void mend_and_finish_scores(work *w, const key_operand *keys, const uint32_t *hard_lanes, int64_t key, int64_t n,
+                                   terms until) {
+  if (some_hard(keys, hard_lanes, w->vecs)) {
+    const operand *row[KEYS];
+    const int64_t step = keys_of(w, key, n, row);
+    mend_products(keys, row, step, n, w->problem->head_dim, w->q, hard_lanes, w->vecs, w->s);
+  }
+  finish_scores(w, key, n, until);
 }
 
 /* What the gradients leave out: numbers of q, k and d_o, and computed weights that have no parts, as a p of NaN. */

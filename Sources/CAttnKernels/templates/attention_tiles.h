@@ -78,20 +78,7 @@ static void take_keys(group *g, const work *w, int64_t key, int64_t n) {
 
 static tile_job scores_job(const lanes_part *u, int64_t n) {
   const work *w = u->w;
-  const int64_t dims = w->problem->head_dim;
-  return product_of_tiles((n + TILE_EDGE - 1) / TILE_EDGE, w->vecs, STEPS(dims), u->group->keys.parts,
-                          (tile_operand){ u->q, B_ROW, lanes_part_bytes(dims) }, w->s, TILE, false);
-}
-
-static void mend_and_finish_scores(lanes_part *u, int64_t key, int64_t n, terms until) {
-  work *w = u->w;
-  const key_operand *keys = &u->group->keys;
-  if (some_hard(keys, u->hard, w->vecs)) {
-    const operand *row[KEYS];
-    const int64_t step = keys_of(w, key, n, row);
-    mend_products(keys, row, step, n, w->problem->head_dim, w->q, u->hard, w->vecs, w->s);
-  }
-  finish_scores(w, key, n, until);
+  return product_with_lanes(&u->group->keys, n, u->q, w->vecs, w->problem->head_dim, w->s);
 }
 
 static void tile_scores(work *w, int64_t key, int64_t n, terms until) {
@@ -99,7 +86,7 @@ static void tile_scores(work *w, int64_t key, int64_t n, terms until) {
   take_keys(u->group, w, key, n);
   tile_job job = scores_job(u, n);
   complete(&job);
-  mend_and_finish_scores(u, key, n, until);
+  mend_and_finish_scores(u->w, &u->group->keys, u->hard, key, n, until);
 }
 
 /* ---- probabilities ---- */
@@ -170,11 +157,7 @@ static void take_values(group *g, const work *w, int64_t key, int64_t n) {
 
 static tile_job values_job(const lanes_part *u, int64_t n) {
   const work *w = u->w;
-  tile_job job = product_of_tiles(vectors_of(w->problem->value_dim), w->vecs, STEPS(n),
-                                  (tile_operand){ u->group->v_parts[u->group->which], TURNED_ROW, KEY_STEPS * TILE_ROW },
-                                  (tile_operand){ u->p, B_ROW, BLOCK_PART }, u->state->o, TILE, true);
-  job.three = THREE_OF_B;
-  return job;
+  return product_with_pairs(u->group->v_parts[u->group->which], n, u->p, w->vecs, w->problem->value_dim, u->state->o);
 }
 
 /* ---- blocks and chunks ---- */
@@ -194,7 +177,7 @@ static void attend_block(group *g, int64_t key, int64_t n) {
   for (int i = 0; i < count; i++) {
     lanes_part *u = live[i];
     if (i == 0) finish_jobs(&g->queue);
-    mend_and_finish_scores(u, key, n, TERMS_ALL);
+    mend_and_finish_scores(u->w, &u->group->keys, u->hard, key, n, TERMS_ALL);
     if (i + 1 < count) enqueue(&g->queue, scores_job(live[i + 1], n));
     if (u->w->problem->dropout_threshold) dropped_softmax_step(u, key, n);
     else tile_softmax_step(u, n, g->any_apart);
