@@ -2,42 +2,59 @@
 
 /* s = 1 / (1 + e^-u), the smaller and the larger one of s and 1 - s, neither of which cancels, and u where s has reached its
  * limit, so that Inf * 0 does not come about. */
-typedef struct sigmoid {
-  vec value, smaller, larger, u;
-} sigmoid;
+typedef struct sigmoids {
+  vec value[MANY], smaller[MANY], larger[MANY], u[MANY];
+} sigmoids;
 
-WORD sigmoid v_sigmoid(vec u) {
-  const vec size = v_min(v_set1(-EXP_LOWEST), v_abs(u));
-  const vec e = v_exp_within(-size), d = (real)1 + e, near = (real)1 / d;
-  /* What rounding 1 + e and its reciprocal took away would be most of the error. */
-  const vec lost = e - (d - (real)1), missing = near * v_fma(-lost, near, v_fma(-d, near, v_set1(1)));
-  const vec larger = near + missing, smaller = v_fma(e, near, e * missing);
-  return (sigmoid){ v_select(u < (vec){0}, smaller, larger), smaller, larger, v_sign_of(size, u) };
+WORD sigmoids v_sigmoids(const int count, const vec *u) {
+  sigmoids s;
+  vec e[MANY];
+  EACH(i, count) e[i] = -v_min(v_set1(-EXP_LOWEST), v_abs(u[i]));
+  EACH(i, count) s.u[i] = v_sign_of(-e[i], u[i]);
+  v_exps_within(count, e);
+  EACH(i, count) {
+    const vec d = (real)1 + e[i], near = (real)1 / d;
+    /* What rounding 1 + e and its reciprocal took away would be most of the error. */
+    const vec lost = e[i] - (d - (real)1), missing = near * v_fma(-lost, near, v_fma(-d, near, v_set1(1)));
+    s.larger[i] = near + missing;
+    s.smaller[i] = v_fma(e[i], near, e[i] * missing);
+    s.value[i] = v_select(u[i] < (vec){0}, s.smaller[i], s.larger[i]);
+  }
+  return s;
 }
 
-WORD vec slope(attn_activation activation, vec x) {
+/* x[i] = activation'(x[i]) */
+WORD void slopes(const int count, attn_activation activation, vec *x) {
   switch (activation) {
-    case ATTN_RELU: return v_select(x <= (vec){0}, (vec){0}, v_set1(1));
-    case ATTN_GELU: return v_gelu_slope(x);
+    case ATTN_RELU: EACH(i, count) x[i] = v_select(x[i] <= (vec){0}, (vec){0}, v_set1(1)); break;
+    case ATTN_GELU: v_gelu_slopes(count, x); break;
     case ATTN_GELU_TANH: { /* x s(u), u = c (x + 0.044715 x^3) with c = sqrt(8/pi) in two parts */
       const real c = (real)1.5957691216057308, low = (real)(1.5957691216057308 - (double)c);
-      const vec z = v_min(v_set1(50), v_max(v_set1(-50), x)), square = z * z; /* no further: 0 * Inf */
-      const sigmoid s = v_sigmoid(v_fma(z, v_set1(c), z * v_fma(square, v_set1((real)0.07135481627260025), v_set1(low))));
-      const vec steep = v_fma(z, v_set1(c), z * v_fma(square, v_set1((real)0.21406444881780076), v_set1(low)));
-      return v_fma(steep * s.smaller, s.larger, s.value);
+      vec u[MANY], steep[MANY];
+      EACH(i, count) {
+        const vec z = v_min(v_set1(50), v_max(v_set1(-50), x[i])), square = z * z; /* no further: 0 * Inf */
+        u[i] = v_fma(z, v_set1(c), z * v_fma(square, v_set1((real)0.07135481627260025), v_set1(low)));
+        steep[i] = v_fma(z, v_set1(c), z * v_fma(square, v_set1((real)0.21406444881780076), v_set1(low)));
+      }
+      const sigmoids s = v_sigmoids(count, u);
+      EACH(i, count) x[i] = v_fma(steep[i] * s.smaller[i], s.larger[i], s.value[i]);
+      break;
     }
     case ATTN_SILU: {
-      const sigmoid s = v_sigmoid(x);
-      return v_fma(s.u * s.smaller, s.larger, s.value);
+      const sigmoids s = v_sigmoids(count, x);
+      EACH(i, count) x[i] = v_fma(s.u[i] * s.smaller[i], s.larger[i], s.value[i]);
+      break;
     }
-    default: return v_set1(1);
+    default: EACH(i, count) x[i] = v_set1(1);
   }
 }
 
 WORD void activation_gradient_vector(attn_activation activation, int64_t j, int64_t count, const real *x, const real *up,
                                      const real *grad, real *dx, real *dup) {
   const vec in = load_some(ROW_REAL, x + j, 1, count), g = load_some(ROW_REAL, grad + j, 1, count);
-  vec d = g * slope(activation, in);
+  vec d = in;
+  slopes(1, activation, &d);
+  d *= g;
   if (up) {
     const vec gate = load_some(ROW_REAL, up + j, 1, count);
     d *= gate;
@@ -49,7 +66,11 @@ WORD void activation_gradient_vector(attn_activation activation, int64_t j, int6
 WORD void activation_gradient_reals(attn_activation activation, int64_t n, const real *x, const real *up, const real *grad,
                                     real *dx, real *dup, bool stream) {
   if (!up && n >= LANES) {
-    WRITE_ROW(ROW_REAL, dx, n, stream, v_load(grad + j) * slope(activation, v_load(x + j)));
+    WRITE_ROW(ROW_REAL, dx, n, stream, {
+      row_load_many(count, ROW_REAL, x, j, v);
+      slopes(count, activation, v);
+      EACH(i, count) v[i] *= v_load(grad + j + i * LANES);
+    });
     return;
   }
   int64_t j = 0;

@@ -2,23 +2,32 @@
 
 #define GELU_OF_BF16 ((attn_activation)(ATTN_SILU + 1)) /* among the activations of this file: gelu to fewer digits */
 
-WORD vec activate(attn_activation activation, vec x) {
+/* x[i] = activation(x[i]) */
+WORD void activate_many(const int count, attn_activation activation, vec *x) {
+  vec e[MANY];
   switch ((int)activation) {
-    case ATTN_RELU: return v_select(x <= (vec){0}, (vec){0}, x);
-    case ATTN_GELU: return v_gelu(x);
-    case GELU_OF_BF16: return v_gelu_short(x);
-    case ATTN_GELU_TANH: { /* x (1 + tanh u) / 2 = x / (1 + e^-2u) */
-      const vec u = x * (real)0.7978845608028654 * ((real)1 + (real)0.044715 * x * x);
-      return x / ((real)1 + v_exp((real)-2 * u));
-    }
-    case ATTN_SILU: return x / ((real)1 + v_exp(-x));
-    default: return x;
+    case ATTN_RELU: EACH(i, count) x[i] = v_select(x[i] <= (vec){0}, (vec){0}, x[i]); break;
+    case ATTN_GELU: v_gelus(count, false, x); break;
+    case GELU_OF_BF16: v_gelus(count, true, x); break;
+    case ATTN_GELU_TANH: /* x (1 + tanh u) / 2 = x / (1 + e^-2u) */
+      EACH(i, count) {
+        const vec u = x[i] * (real)0.7978845608028654 * ((real)1 + (real)0.044715 * x[i] * x[i]);
+        e[i] = (real)-2 * u;
+      }
+      v_exps(count, e);
+      EACH(i, count) x[i] /= (real)1 + e[i];
+      break;
+    case ATTN_SILU:
+      EACH(i, count) e[i] = -x[i];
+      v_exps(count, e);
+      EACH(i, count) x[i] /= (real)1 + e[i];
+      break;
   }
 }
 
-WORD vec gated(attn_dtype dtype, attn_activation activation, const void *x, const void *up, int64_t j) {
-  const vec y = activate(activation, row_load(dtype, x, j));
-  return up ? y * row_load(dtype, up, j) : y;
+WORD vec activate(attn_activation activation, vec x) {
+  activate_many(1, activation, &x);
+  return x;
 }
 
 WORD void activate_vectors(attn_dtype dtype, attn_activation activation, int64_t n, const void *x, const void *up, void *out,
@@ -27,9 +36,13 @@ WORD void activate_vectors(attn_dtype dtype, attn_activation activation, int64_t
     vec y = activate(activation, load_some(dtype, x, 1, n));
     if (up) y *= load_some(dtype, up, 1, n);
     store_some(dtype, y, out, 1, n);
-  } else {
-    WRITE_ROW(dtype, out, n, stream, gated(dtype, activation, x, up, j));
+    return;
   }
+  WRITE_ROW(dtype, out, n, stream, {
+    row_load_many(count, dtype, x, j, v);
+    activate_many(count, activation, v);
+    if (up) EACH(i, count) v[i] *= row_load(dtype, up, j + i * LANES);
+  });
 }
 
 WORD void activate_dense(attn_dtype dtype, attn_activation activation, int64_t n, const void *x, const void *up, void *out,

@@ -1,20 +1,36 @@
 /* Log-sum-exp of a row, and cross-entropy with its gradient. */
 
-/* sum of e^(x - top), or of x without exponentials: short sums in the computing type, and their sum in float64. */
-WORD vec sum_term(const bool exponentials, vec x, vec top) { return exponentials ? v_exp(x - top) : x; }
+/* x[i] = e^(x[i] - top), or x[i] as it is without exponentials. */
+WORD void sum_terms(const int count, const bool exponentials, vec *x, vec top) {
+  if (!exponentials) return;
+  EACH(i, count) x[i] -= top;
+  v_exps_fall(count, x);
+}
 
+WORD vec add_terms(const int count, const bool exponentials, attn_dtype dtype, const void *x, int64_t j, vec top, vec sum) {
+  vec terms[MANY];
+  row_load_many(count, dtype, x, j, terms);
+  sum_terms(count, exponentials, terms, top);
+  EACH(i, count) sum += terms[i];
+  return sum;
+}
+
+/* Their sum: short sums in the computing type, and the sum of those in float64. */
 WORD double sum_dense(attn_dtype dtype, int64_t n, const void *x, const bool exponentials, real top) {
   const int64_t whole = n / LANES * LANES;
   const vec m = v_set1(top);
   wide_vec totals = {0};
   for (int64_t j = 0; j < whole;) {
+    const int64_t end = short_end(j, whole);
     vec some = {0};
-    for (int i = 0; i < SHORT_SUM && j < whole; i++, j += LANES) some += sum_term(exponentials, row_load(dtype, x, j), m);
+    for (; j + MANY * LANES <= end; j += MANY * LANES) some = add_terms(MANY, exponentials, dtype, x, j, m, some);
+    for (; j < end; j += LANES) some = add_terms(1, exponentials, dtype, x, j, m, some);
     totals += __builtin_convertvector(some, wide_vec);
   }
   if (whole < n) {
-    const row_rest rest = row_load_rest(dtype, x, n);
-    totals += __builtin_convertvector(v_select(rest.own, sum_term(exponentials, rest.x, m), (vec){0}), wide_vec);
+    row_rest rest = row_load_rest(dtype, x, n);
+    sum_terms(1, exponentials, &rest.x, m);
+    totals += __builtin_convertvector(v_select(rest.own, rest.x, (vec){0}), wide_vec);
   }
   for (int width = LANES / 2; width > 0; width /= 2)
     for (int i = 0; i < width; i++) totals[i] += totals[i + width];
@@ -47,7 +63,13 @@ static void exp_sum_row(const attn_rows *shape, const void *x, void *scratch, at
 /* scale * (e^(x - top) / sum - uniform), the target's share aside. */
 WORD void loss_gradient(attn_dtype dtype, int64_t n, const void *x, void *grad, real top, real factor, real uniform) {
   if (n < LANES) store_some(dtype, v_exp(load_some(dtype, x, 1, n) - top) * factor - uniform, grad, 1, n);
-  else WRITE_ROW(dtype, grad, n, false, v_exp(row_load(dtype, x, j) - top) * factor - uniform);
+  else
+    WRITE_ROW(dtype, grad, n, false, {
+      row_load_many(count, dtype, x, j, v);
+      EACH(i, count) v[i] -= top;
+      v_exps(count, v);
+      EACH(i, count) v[i] = v[i] * factor - uniform;
+    });
 }
 
 WORD void loss_dense(attn_dtype dtype, const attn_loss *loss, const void *x, int64_t target, void *grad, double *result) {

@@ -56,8 +56,10 @@ WORD void norm_dense(attn_dtype dtype, const bool centred, const attn_norm *norm
   if (n < LANES)
     store_some(dtype, norm_value(load_some(dtype, x, 1, n), &c, factor, weight, bias, 0, n), out, 1, n);
   else
-    WRITE_ROW(dtype, out, n, stream, (stream ? row_ask(dtype, x, n, j) : (void)0,
-                                      norm_value(row_load(dtype, x, j), &c, factor, weight, bias, j, LANES)));
+    WRITE_ROW(dtype, out, n, stream, {
+      row_ask(count, dtype, x, n, j);
+      EACH(i, count) v[i] = norm_value(row_load(dtype, x, j + i * LANES), &c, factor, weight, bias, j + i * LANES, LANES);
+    });
 }
 
 WORD void norm_of_kind(attn_dtype dtype, const attn_norm *norm, const void *x, void *out, bool stream) {

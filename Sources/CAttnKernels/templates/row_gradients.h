@@ -31,8 +31,11 @@ static void softmax_gradient(int64_t n, const void *y, const void *grad, void *d
   if (n < LANES)
     store_some(ROW_REAL, load_some(ROW_REAL, p, 1, n) * (load_some(ROW_REAL, g, 1, n) - mean), dx, 1, n);
   else
-    WRITE_ROW(ROW_REAL, dx, n, stream, (stream ? row_ask(ROW_REAL, p, n, j), row_ask(ROW_REAL, g, n, j) : (void)0,
-                                        v_load(p + j) * (v_load(g + j) - mean)));
+    WRITE_ROW(ROW_REAL, dx, n, stream, {
+      row_ask(count, ROW_REAL, p, n, j);
+      row_ask(count, ROW_REAL, g, n, j);
+      EACH(i, count) v[i] = v_load(p + j + i * LANES) * (v_load(g + j + i * LANES) - mean);
+    });
 }
 
 /* A norm's row: n elements, and behind them zeros up to the first vector's end. */
@@ -86,7 +89,7 @@ WORD norm_slopes norm_slopes_of(const norm_gradient_row *row, const centre *c, i
   if (whole < n) norm_gradient_sums(row, last, norm_terms_of(rest, norm_terms_at(row, last, c)), sums);
   for (int64_t j = 0; j < whole || j == 0;) {
     for (int i = 0; i < SHORT_SUM && j < whole; i++, j += LANES) {
-      row_ask(ROW_REAL, row->x, n, j);
+      row_ask(1, ROW_REAL, row->x, n, j);
       norm_gradient_sums(row, j, norm_terms_at(row, j, c), sums);
     }
     for (int k = 0; k < 3; k++) totals[k] += __builtin_convertvector(sums[k], wide_vec), sums[k] = (vec){0};
@@ -118,7 +121,7 @@ WORD void norm_gradient_dense(const norm_gradient_row *row) {
   norm_gradient_weights(row, 0, norm_terms_of(lane < (bits)begin, first), &s);
   norm_gradient_weights(row, last, norm_terms_of(lane >= (bits)(end - last), final), &s);
   for (int64_t j = begin; j < end; j += LANES) {
-    row_ask(ROW_REAL, row->g, n, j);
+    row_ask(1, ROW_REAL, row->g, n, j);
     const norm_terms t = norm_terms_at(row, j, &c);
     norm_gradient_weights(row, j, t, &s);
     if (!row->dx) continue;

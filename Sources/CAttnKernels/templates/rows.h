@@ -17,12 +17,19 @@
 #define OF_DTYPE(dtype, FUNCTION, ...) FUNCTION(ATTN_F64, __VA_ARGS__); (void)(dtype)
 #endif
 
+/* Where the short sum that begins at element j ends. */
+WORD int64_t short_end(int64_t j, int64_t n) { return n - j < SHORT_SUM * LANES ? n : j + SHORT_SUM * LANES; }
+
 WORD vec row_load(attn_dtype dtype, const void *row, int64_t j) {
   return load_some(dtype, (const char *)row + j * (int64_t)attn_dtype_size(dtype), 1, LANES);
 }
 
 WORD void row_store(attn_dtype dtype, void *row, int64_t j, vec v) {
   store_some(dtype, v, (char *)row + j * (int64_t)attn_dtype_size(dtype), 1, LANES);
+}
+
+WORD void row_load_many(const int count, attn_dtype dtype, const void *row, int64_t j, vec *v) {
+  EACH(i, count) v[i] = row_load(dtype, row, j + i * LANES);
 }
 
 /* Past the caches; the place is aligned to what is stored. */
@@ -43,10 +50,11 @@ WORD int64_t row_aligned(attn_dtype dtype, const void *row) {
   return (int64_t)((step - (uintptr_t)row % step) / size);
 }
 
-/* Asks for what lies a row behind x[j], in a pass over a row that is in the cache already: memory works on meanwhile.
- * Behind the last row it asks for nothing that exists, which does no harm. */
-WORD void row_ask(attn_dtype dtype, const void *row, int64_t n, int64_t j) {
-  __builtin_prefetch((const char *)row + (n + j) * (int64_t)attn_dtype_size(dtype));
+/* Asks for what lies a row behind x[j] and the vectors after it, in a pass over a row that is in the cache already: memory works
+ * on meanwhile. Behind the last row it asks for nothing that exists, which does no harm. */
+WORD void row_ask(const int count, attn_dtype dtype, const void *row, int64_t n, int64_t j) {
+  const int size = (int)attn_dtype_size(dtype), step = LANES * size < 64 ? 64 / (LANES * size) : 1; /* one for each line */
+  EACH(i, (count + step - 1) / step) __builtin_prefetch((const char *)row + (n + j + i * step * LANES) * size);
 }
 
 /* What is left behind the whole vectors of a row of n elements. A row of at least one vector has it as the upper lanes of
@@ -63,22 +71,41 @@ WORD row_rest row_load_rest(attn_dtype dtype, const void *row, int64_t n) {
   return (row_rest){ row_load(dtype, row, n - LANES), lane >= (bits)(LANES - n % LANES) };
 }
 
-/* out[j] = VALUE for every vector of a row of n >= LANES elements; VALUE is an expression in j that may read out where it
- * is written. Whole vectors begin where their stores are aligned; the first and the last vector overlap them, so these are
- * computed before anything is written and stored at the end. */
-#define WRITE_ROW(dtype, out, n, stream, VALUE)                                          \
+/* Writes every vector of a row of n >= LANES elements. VALUES is a statement that sets v[0], ..., v[count - 1] to those that
+ * begin at element j; it may read out where it is written. Whole vectors begin where their stores are aligned; the first and the
+ * last vector overlap them, so these are computed before anything is written and stored at the end. */
+#define WRITE_ROW(dtype, out, n, stream, VALUES)                                         \
   do {                                                                                   \
-    int64_t j = 0;                                                                       \
-    const vec first_vector = (VALUE);                                                    \
-    j = (n) - LANES;                                                                     \
-    const vec last_vector = (VALUE);                                                     \
-    j = row_aligned(dtype, out);                                                         \
-    if (stream)                                                                          \
-      for (; j < (n) - LANES; j += LANES) row_stream(dtype, out, j, (VALUE));            \
-    else                                                                                 \
-      for (; j < (n) - LANES; j += LANES) row_store(dtype, out, j, (VALUE));             \
+    vec first_vector, last_vector;                                                       \
+    SET_VECTORS(&first_vector, 1, 0, VALUES);                                            \
+    SET_VECTORS(&last_vector, 1, (n) - LANES, VALUES);                                   \
+    int64_t at = row_aligned(dtype, out);                                                \
+    if (stream) WRITE_VECTORS(row_stream, dtype, out, (n) - LANES, VALUES);              \
+    else WRITE_VECTORS(row_store, dtype, out, (n) - LANES, VALUES);                      \
     row_store(dtype, out, 0, first_vector);                                              \
     row_store(dtype, out, (n) - LANES, last_vector);                                     \
+  } while (0)
+
+#define SET_VECTORS(VECTORS, COUNT, J, VALUES)                                           \
+  do {                                                                                   \
+    vec *const v = (VECTORS);                                                            \
+    const int count = (COUNT);                                                           \
+    const int64_t j = (J);                                                               \
+    VALUES;                                                                              \
+  } while (0)
+
+/* From element `at` until no vector begins before `end`. */
+#define WRITE_VECTORS(PUT, dtype, out, end, VALUES)                                      \
+  do {                                                                                   \
+    vec values[MANY];                                                                    \
+    for (; at + (MANY - 1) * LANES < (end); at += MANY * LANES) {                        \
+      SET_VECTORS(values, MANY, at, VALUES);                                             \
+      EACH(k, MANY) PUT(dtype, out, at + k * LANES, values[k]);                          \
+    }                                                                                    \
+    for (; at < (end); at += LANES) {                                                    \
+      SET_VECTORS(values, 1, at, VALUES);                                                \
+      PUT(dtype, out, at, values[0]);                                                    \
+    }                                                                                    \
   } while (0)
 
 /* out = x + added, or the very bits of x without it. */
@@ -86,7 +113,8 @@ WORD void sum_vectors(attn_dtype dtype, int64_t n, const void *x, const void *ad
   if (n < LANES)
     store_some(dtype, load_some(dtype, x, 1, n) + load_some(dtype, added, 1, n), out, 1, n);
   else
-    WRITE_ROW(dtype, out, n, stream, row_load(dtype, x, j) + row_load(dtype, added, j));
+    WRITE_ROW(dtype, out, n, stream,
+              EACH(i, count) v[i] = row_load(dtype, x, j + i * LANES) + row_load(dtype, added, j + i * LANES));
 }
 
 static void copy_row(const attn_rows *shape, const char *x, char *out) {

@@ -19,6 +19,20 @@ WORD real row_max(attn_dtype dtype, const void *x, int64_t n) {
   return top;
 }
 
+/* exps[j] = e^(x[j] - m) for the elements of `count` vectors; their sums are added to `sum`. */
+WORD vec exponentials(const int count, attn_dtype dtype, int64_t n, const void *x, int64_t j, vec m, real *exps, vec sum) {
+  vec e[MANY];
+  row_load_many(count, dtype, x, j, e);
+  EACH(i, count) e[i] -= m;
+  v_exps_fall(count, e);
+  row_ask(count, dtype, x, n, j);
+  EACH(i, count) {
+    v_store(exps + j + i * LANES, e[i]);
+    sum += e[i];
+  }
+  return sum;
+}
+
 /* exps may be out, and out may be x. NaN is in no maximum, but in the sum. */
 WORD void softmax_dense(attn_dtype dtype, int64_t n, const void *x, void *out, real *exps, bool stream) {
   const int64_t whole = n / LANES * LANES;
@@ -27,17 +41,14 @@ WORD void softmax_dense(attn_dtype dtype, int64_t n, const void *x, void *out, r
   vec last = {0}, sums = {0};
   if (whole < n) { /* before exponentials are written over x */
     const row_rest rest = row_load_rest(dtype, x, n);
-    last = v_exp(rest.x - m);
+    last = v_exp_fall(rest.x - m);
     sums = v_select(rest.own, last, sums);
   }
   for (int64_t j = 0; j < whole;) {
+    const int64_t end = short_end(j, whole);
     vec some = {0};
-    for (int i = 0; i < SHORT_SUM && j < whole; i++, j += LANES) {
-      const vec e = v_exp(row_load(dtype, x, j) - m);
-      if (stream) row_ask(dtype, x, n, j);
-      some += e;
-      v_store(exps + j, e);
-    }
+    for (; j + MANY * LANES <= end; j += MANY * LANES) some = exponentials(MANY, dtype, n, x, j, m, exps, some);
+    for (; j < end; j += LANES) some = exponentials(1, dtype, n, x, j, m, exps, some);
     sums += some;
   }
   double sum = 0;
@@ -50,7 +61,10 @@ WORD void softmax_dense(attn_dtype dtype, int64_t n, const void *x, void *out, r
     return;
   }
   if (whole < n) v_store(exps + n - LANES, last);
-  WRITE_ROW(dtype, out, n, stream, v_fma(v_load(exps + j), factor, v_load(exps + j) * lower));
+  WRITE_ROW(dtype, out, n, stream, EACH(i, count) {
+    const vec e = v_load(exps + j + i * LANES);
+    v[i] = v_fma(e, factor, e * lower);
+  });
 }
 
 static void softmax_row(const attn_rows *shape, const void *x, void *out, void *scratch) {

@@ -48,12 +48,16 @@ WORD void transpose(vec square[16]) {
 WORD vec v_from_f16(halfvec h) { return (vec)_mm512_cvtph_ps((__m256i)h); }
 WORD halfvec v_to_f16(vec v) { return (halfvec)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT); }
 
-#define HAS_LDEXP
+#define HAS_POWER
 #define HAS_EXP2
 WORD vec v_round(vec x) {
   return (vec)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
-WORD vec v_ldexp(vec p, vec n) { return (vec)_mm512_scalef_ps((__m512)p, (__m512)n); } /* gradual underflow */
+typedef struct power {
+  vec n;
+} power;
+WORD power v_power(vec x, float c) { return (power){ v_round(x * c) }; }
+WORD vec v_scale(vec p, power two) { return (vec)_mm512_scalef_ps((__m512)p, (__m512)two.n); } /* gradual underflow */
 #define EXPONENT_LOWEST -160.0f
 #include "float_words.h"
 
@@ -92,5 +96,5 @@ WORD void load_columns(const attn_dtype dtype, const char *rows, int64_t step, v
 /* The same without clamps: the fraction of an infinity is 0 here. */
 WORD vec v_exp2(vec x) {
   const vec r = (vec)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  return v_ldexp(v_exp2_fraction(r), x - r);
+  return v_scale(v_exp2_fraction(r), (power){ x - r });
 }

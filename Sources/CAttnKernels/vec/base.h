@@ -34,6 +34,21 @@ WORD vec v_abs(vec a) { return (vec)((ivec)a & (((ivec){0} - 1) ^ ((ivec){0} + (
 WORD vec v_sign_of(vec magnitude, vec sign) { /* magnitude must not be negative */
   return (vec)((ivec)magnitude | ((ivec)sign & ((ivec){0} + (bits)1 << (sizeof(bits) * 8 - 1))));
 }
+
+/* Vectors that are worked on side by side, each step for all of them: where a step waits for the one before it, the others'
+ * run. The compiler would put the steps of one vector after the other again; it cannot where v_together stands. */
+#define MANY 4
+#define EACH(I, COUNT) _Pragma("clang loop unroll(full)") for (int I = 0; I < (COUNT); I++)
+WORD void v_together(const int count, vec *v) {
+#if defined(__x86_64__) && !(defined(ATTN_AVX512_EMULATED) && VEC_BYTES == 64)
+  if (count == MANY) __asm__("" : "+v"(v[0]), "+v"(v[1]), "+v"(v[2]), "+v"(v[3]));
+#elif defined(__aarch64__)
+  if (count == MANY) __asm__("" : "+w"(v[0]), "+w"(v[1]), "+w"(v[2]), "+w"(v[3]));
+#else
+  (void)count, (void)v;
+#endif
+}
+
 /* Neighbours exchanged: lanes 1, 0, 3, 2, ... */
 WORD vec v_swap(vec v) {
   vec swapped;

@@ -36,23 +36,43 @@ WORD halfvec v_to_f16(vec v) {
 }
 #endif
 
-#ifndef HAS_LDEXP
+#ifndef HAS_POWER
 /* Nearest integer of |x| < 2^22: adding 1.5 * 2^23 leaves it in the low mantissa bits. */
 WORD vec v_round(vec x) { return (x + 0x1.8p23f) - 0x1.8p23f; }
-/* p * 2^n for integer -127 <= n <= 128; n = -127 gives 0, n = 128 Inf. */
-WORD vec v_ldexp(vec p, vec n) { return p * (vec)(((ivec)(n + 0x1.8p23f) << 23) + 0x3f800000); }
+/* An integer and 2^n. */
+typedef struct power {
+  vec n, scale;
+} power;
+/* The integer nearest to x c, -127 <= n <= 128: an exponent's bias added with the rest makes the low mantissa bits one. */
+WORD power v_power(vec x, float c) {
+  const float shift = 0x1.8p23f + 127;
+  const vec shifted = v_fma(x, v_set1(c), v_set1(shift));
+  return (power){ shifted - shift, (vec)((ivec)shifted << 23) };
+}
+/* p * 2^n; n = -127 gives 0, n = 128 Inf. */
+WORD vec v_scale(vec p, power two) { return p * two.scale; }
 #define EXPONENT_LOWEST -127.0f
 #endif
 
-/* 2^r for |r| <= 1/2, a minimax polynomial; relative error below 2.6e-9 before rounding. */
+/* p[i] = coefficient[0] + coefficient[1] x[i] + ..., of `terms` terms by Horner's rule. */
+WORD void polynomials(const int count, const float *coefficient, const int terms, const vec *x, vec *p) {
+  EACH(i, count) p[i] = v_set1(coefficient[terms - 1]);
+  EACH(k, terms - 1) {
+    EACH(i, count) p[i] = v_fma(p[i], x[i], v_set1(coefficient[terms - 2 - k]));
+    v_together(count, p);
+  }
+}
+
+/* p[i] = 2^r[i] for |r[i]| <= 1/2, a minimax polynomial; relative error below 2.6e-9 before rounding. */
+WORD void v_exp2_fractions(const int count, const vec *r, vec *p) {
+  static const float c[] = { 1.0f, 6.9314724e-1f, 2.4022652e-1f, 5.5503104e-2f, 9.6176928e-3f, 1.3406643e-3f, 1.5594677e-4f };
+  polynomials(count, c, 7, r, p);
+}
+
 WORD vec v_exp2_fraction(vec r) {
-  vec p = v_set1(1.5594677e-4f);
-  p = v_fma(p, r, v_set1(1.3406643e-3f));
-  p = v_fma(p, r, v_set1(9.6176928e-3f));
-  p = v_fma(p, r, v_set1(5.5503104e-2f));
-  p = v_fma(p, r, v_set1(2.4022652e-1f));
-  p = v_fma(p, r, v_set1(6.9314724e-1f));
-  return v_fma(p, r, v_set1(1.0f));
+  vec p;
+  v_exp2_fractions(1, &r, &p);
+  return p;
 }
 
 #ifndef HAS_EXP2
@@ -61,7 +81,7 @@ WORD vec v_exp2_fraction(vec r) {
 WORD vec v_exp2(vec x) {
   x = v_max(v_set1(EXPONENT_LOWEST), x);
   x = v_min(v_set1(128.0f), x);
-  const vec n = v_round(x);
-  return v_ldexp(v_exp2_fraction(x - n), n);
+  const power two = v_power(x, 1);
+  return v_scale(v_exp2_fraction(x - two.n), two);
 }
 #endif
