@@ -37,15 +37,14 @@ static ahead rows_ahead(const work *w, const char *x, attn_strides step, int64_t
 
 static void few_scores(work *w, int64_t key, int64_t n) {
   const attn_problem *P = w->problem;
-  const int64_t d = P->head_dim, width = stream_width(w->rows);
+  const int64_t d = P->head_dim;
   const lines k = keys_at(w, key, n);
   const bool copied = !operands_lie(k.dtype, k.element, d) || k.dtype != P->kv_dtype; /* before the products begin */
   const int64_t block = n * d * (int64_t)attn_dtype_size(P->kv_dtype);
   ahead later = rows_ahead(w, w->k, P->k, key, d, copied ? block : KEYS_AHEAD);
   const lying_rows rows = rows_that_lie(k.dtype, k.first, k.row, k.element, n, d, w->k_block);
-  for (int64_t j = 0; j < n; j += width)
-    stream_rows(rows.dtype, w->rows, GROUPS(d), summed(GROUPS(d)), w->q_rows, rows.first + j * rows.step, rows.step,
-                n - j < width ? n - j : width, w->s + j, KEYS, &later);
+  stream_rows(rows.dtype, w->rows, GROUPS(d), summed(GROUPS(d)), w->q_rows, rows.first, rows.step, n, w->s, KEYS,
+              &later);
   if (w->prescaled || boundary(w, key, n)) few_terms(w, key, n);
   for (int r = 0; r < w->rows; r++) /* lanes without a key get p = 0 */
     for (int64_t j = n; j % LANES; j++) w->s[r * KEYS + j] = -INFINITE;

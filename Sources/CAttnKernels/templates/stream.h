@@ -115,15 +115,97 @@ WORD void stream_rows_of(const attn_dtype dtype, const int rows, const int group
     for (int i = 0; i < rows; i++) v_store(c + i * c_step + h * LANES, total[h][i]);
 }
 
-/* How many rows b a call takes at most: a single sum waits for itself, so two groups run side by side where registers are few. */
-WORD int64_t stream_width(int64_t rows) { return PRODUCT_VECS == 2 && rows == 1 ? 2 * LANES : LANES; }
-
-#define STREAM(DTYPE, R, G) stream_rows_of(DTYPE, R, G, n, summed, a, b, b_step, lanes, c, c_step, next); break
 #if PRODUCT_VECS == 2
-#define STREAM_PAIR(DTYPE) case -1: STREAM(DTYPE, 1, 2);
+/* Where registers are few and columns of two bytes take longer to turn: two groups of LANES rows b, since one alone would wait for
+ * its own additions. While the columns of one piece are multiplied those of the next are turned, and wait in memory. */
+
+#define TURNED_ROWS 4 /* rows a at most */
+typedef vec turned_piece[LANES][2]; /* LANES columns of both groups */
+
+/* Half of the next piece: columns of group h. */
+WORD void turn_columns(const attn_dtype dtype, int h, const char *b, int64_t b_step, turned_piece columns, ahead *next) {
+  const int64_t bytes = LANES * LANES * OPERAND_BYTES(dtype);
+  vec square[LANES];
+  load_square(COLUMN_DTYPE(dtype), b + h * LANES * b_step, b_step, square);
+  const char *later = go_on(next, bytes);
+#pragma clang loop unroll(full)
+  for (int t = 0; t < LANES; t++) columns[t][h] = square[t];
+#pragma clang loop unroll(full)
+  for (int64_t line = 0; line < bytes; line += 64) ask(later + line);
+}
+
+/* Half of this piece: LANES / 2 columns of both groups. */
+WORD void sum_columns(const int rows, const operand *a, vec (*columns)[2], vec (*sum)[TURNED_ROWS]) {
+#pragma clang loop unroll(full)
+  for (int t = 0; t < LANES / 2; t++)
+#pragma clang loop unroll(full)
+    for (int i = 0; i < rows; i++)
+#pragma clang loop unroll(full)
+      for (int h = 0; h < 2; h++)
+        sum[h][i] = v_dot(v_repeat(a[t * rows + i]), v_as_operands(columns[t][h]), sum[h][i]);
+}
+
+/* stream_rows_of for two whole groups; LANES divides `summed`. */
+WORD void stream_turned_of(const attn_dtype dtype, const int rows, STREAM_ARGUMENTS) {
+  const int64_t size = OPERAND_BYTES(dtype), half = LANES / 2;
+  turned_piece pieces[2];
+  vec total[2][TURNED_ROWS] = { 0 }, sum[2][TURNED_ROWS] = { 0 };
+  ahead later = *next;
+  for (int h = 0; h < 2 && n >= LANES; h++) turn_columns(dtype, h, b, b_step, pieces[0], &later);
+  for (int64_t p = 0; p < n; p += LANES, a += LANES * rows) {
+    vec (*now)[2] = pieces[p / LANES % 2], (*then)[2] = pieces[p / LANES % 2 ^ 1];
+    if (p + 2 * LANES <= n) {
+#pragma clang loop unroll(full)
+      for (int h = 0; h < 2; h++) {
+        turn_columns(dtype, h, b + (p + LANES) * size, b_step, then, &later);
+        sum_columns(rows, a + h * half * rows, now + h * half, sum);
+      }
+    } else if (p + LANES <= n) {
+      for (int h = 0; h < 2; h++) sum_columns(rows, a + h * half * rows, now + h * half, sum);
+    } else {
+      for (int h = 0; h < 2; h++) {
+        vec edge[LANES];
+        load_edge(COLUMN_DTYPE(dtype), b + h * LANES * b_step + p * size, b_step, lanes - h * LANES, n - p, edge);
+        for (int t = 0; t < n - p; t++) stream_column(rows, a + t * rows, edge[t], sum[h]);
+      }
+    }
+    if ((p + LANES) % summed && p + LANES < n) continue;
+#pragma clang loop unroll(full)
+    for (int h = 0; h < 2; h++)
+#pragma clang loop unroll(full)
+      for (int i = 0; i < rows; i++) {
+        total[h][i] = p < summed ? sum[h][i] : total[h][i] + sum[h][i];
+        sum[h][i] = (vec){0};
+      }
+  }
+  *next = later;
+#pragma clang loop unroll(full)
+  for (int h = 0; h < 2; h++)
+#pragma clang loop unroll(full)
+    for (int i = 0; i < rows; i++) v_store(c + i * c_step + h * LANES, total[h][i]);
+}
+
+/* Where that was faster, measured with AVX2. */
+WORD bool stream_turns(attn_dtype dtype, int64_t rows) {
+  return dtype == ATTN_BF16 ? rows >= 2 && rows <= TURNED_ROWS : dtype == ATTN_F16 && rows == TURNED_ROWS;
+}
+WORD int64_t stream_width(attn_dtype dtype, int64_t rows) { return rows == 1 || stream_turns(dtype, rows) ? 2 * LANES : LANES; }
+
+#define STREAM_TURNED(DTYPE, R) \
+  if (stream_turns(DTYPE, R)) stream_turned_of(DTYPE, R, n, summed, a, b, b_step, lanes, c, c_step, next); break
+#define STREAM_PAIR(DTYPE)             \
+    case -1: STREAM(DTYPE, 1, 2);      \
+    case -2: STREAM_TURNED(DTYPE, 2);  \
+    case -3: STREAM_TURNED(DTYPE, 3);  \
+    case -4: STREAM_TURNED(DTYPE, 4);
+#define STREAM_COLUMNS (2 * LANES)
 #else
 #define STREAM_PAIR(DTYPE)
+WORD int64_t stream_width(attn_dtype dtype, int64_t rows) { return (void)dtype, (void)rows, LANES; }
+#define STREAM_COLUMNS LANES
 #endif
+
+#define STREAM(DTYPE, R, G) stream_rows_of(DTYPE, R, G, n, summed, a, b, b_step, lanes, c, c_step, next); break
 #define STREAM_ALL(DTYPE, rows)              \
   switch (lanes > LANES ? -rows : rows) {    \
     STREAM_PAIR(DTYPE)                       \
@@ -137,8 +219,16 @@ WORD int64_t stream_width(int64_t rows) { return PRODUCT_VECS == 2 && rows == 1 
     default: STREAM(DTYPE, 8, 1);            \
   }
 
-/* b of a dtype whose operands lie. */
-static void stream_rows(attn_dtype dtype, int64_t rows, STREAM_ARGUMENTS) { OF_LYING(dtype, STREAM_ALL, rows); }
+/* As many lanes as one of the above takes; b of a dtype whose operands lie. */
+static void stream_lanes(attn_dtype dtype, int64_t rows, STREAM_ARGUMENTS) { OF_LYING(dtype, STREAM_ALL, rows); }
+
+static void stream_rows(attn_dtype dtype, int64_t rows, STREAM_ARGUMENTS) {
+  const int64_t wide = stream_width(dtype, rows);
+  for (int64_t j = 0, width; j < lanes; j += width) {
+    width = lanes - j < wide ? LANES : wide;
+    stream_lanes(dtype, rows, n, summed, a, b + j * b_step, b_step, lanes - j < width ? lanes - j : width, c + j, c_step, next);
+  }
+}
 
 /* Rows b for stream_rows, `step` bytes apart. */
 typedef struct lying_rows {

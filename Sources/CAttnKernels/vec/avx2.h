@@ -56,3 +56,20 @@ WORD void load_columns(const attn_dtype dtype, const char *rows, int64_t step, v
   for (int i = 0; i < 4; i++) part[i] = (__m256)v_side_by_side(dtype, rows + i * step, rows + (4 + i) * step);
   v_transpose_halves(part, columns);
 }
+
+#define HAS_SQUARES
+/* square[t] = element t of 8 rows. bfloat16 moves in pairs, for half of the shuffles. */
+WORD void load_square(const attn_dtype dtype, const char *rows, int64_t step, vec square[8]) {
+  if (dtype == ATTN_BF16) {
+    vec pairs[4];
+    load_columns(ATTN_F32, rows, step, pairs);
+#pragma clang loop unroll(full)
+    for (int t = 0; t < 4; t++) {
+      square[2 * t] = (vec)((ivec)pairs[t] << 16);
+      square[2 * t + 1] = (vec)((ivec)pairs[t] & (ivec){0} + (int)0xffff0000);
+    }
+    return;
+  }
+  load_columns(dtype, rows, step, square);
+  load_columns(dtype, rows + (dtype == ATTN_F32 ? 16 : 8), step, square + 4);
+}
