@@ -3,6 +3,7 @@
 
 #define ROW_REAL (REAL_IS_FLOAT ? ATTN_F32 : ATTN_F64)
 #define SHORT_SUM 16 /* vectors summed before their sum joins the others: a long running sum would lose digits */
+#define CACHE_LINE 64 /* what is stored past the caches is whole lines: one that is also stored to is fetched, and thrown out */
 #define PIECE 512    /* elements of a strided row converted at a time: stays in L1 */
 
 /* FUNCTION(dtype, ...) with the dtype as a constant. */
@@ -50,6 +51,13 @@ WORD int64_t row_aligned(attn_dtype dtype, const void *row) {
   return (int64_t)((step - (uintptr_t)row % step) / size);
 }
 
+/* From where on they fill whole cache lines, at most `end`. */
+WORD int64_t row_line(attn_dtype dtype, const void *row, int64_t aligned, int64_t end) {
+  const uintptr_t size = attn_dtype_size(dtype), over = ((uintptr_t)row + (uintptr_t)aligned * size) % CACHE_LINE;
+  const int64_t line = aligned + (int64_t)((CACHE_LINE - over) % CACHE_LINE / size);
+  return line < end ? line : end;
+}
+
 /* Asks for what lies a row behind x[j] and the vectors after it, in a pass over a row that is in the cache already: memory works
  * on meanwhile. Behind the last row it asks for nothing that exists, which does no harm. */
 WORD void row_ask(const int count, attn_dtype dtype, const void *row, int64_t n, int64_t j) {
@@ -76,15 +84,29 @@ WORD row_rest row_load_rest(attn_dtype dtype, const void *row, int64_t n) {
  * last vector overlap them, so these are computed before anything is written and stored at the end. */
 #define WRITE_ROW(dtype, out, n, stream, VALUES)                                         \
   do {                                                                                   \
-    vec first_vector, last_vector;                                                       \
+    vec first_vector, last_vector, values[MANY];                                         \
     SET_VECTORS(&first_vector, 1, 0, VALUES);                                            \
     SET_VECTORS(&last_vector, 1, (n) - LANES, VALUES);                                   \
-    int64_t at = row_aligned(dtype, out);                                                \
-    if (stream) WRITE_VECTORS(row_stream, dtype, out, (n) - LANES, VALUES);              \
-    else WRITE_VECTORS(row_store, dtype, out, (n) - LANES, VALUES);                      \
+    const int64_t end = (n) - LANES, begin = row_aligned(dtype, out);                    \
+    int64_t at = begin;                                                                  \
+    if (stream) WRITE_SINGLES(dtype, out, row_line(dtype, out, begin, end), VALUES);     \
+    for (; at + (MANY - 1) * LANES < end; at += MANY * LANES) {                          \
+      SET_VECTORS(values, MANY, at, VALUES);                                             \
+      if ((stream) && at + MANY * LANES <= end)                                          \
+        EACH(k, MANY) row_stream(dtype, out, at + k * LANES, values[k]);                 \
+      else                                                                               \
+        EACH(k, MANY) row_store(dtype, out, at + k * LANES, values[k]);                  \
+    }                                                                                    \
+    WRITE_SINGLES(dtype, out, end, VALUES);                                              \
     row_store(dtype, out, 0, first_vector);                                              \
-    row_store(dtype, out, (n) - LANES, last_vector);                                     \
+    row_store(dtype, out, end, last_vector);                                             \
   } while (0)
+
+#define WRITE_SINGLES(dtype, out, END, VALUES)                                           \
+  for (const int64_t until = (END); at < until; at += LANES) {                           \
+    SET_VECTORS(values, 1, at, VALUES);                                                  \
+    row_store(dtype, out, at, values[0]);                                                \
+  }
 
 #define SET_VECTORS(VECTORS, COUNT, J, VALUES)                                           \
   do {                                                                                   \
@@ -92,20 +114,6 @@ WORD row_rest row_load_rest(attn_dtype dtype, const void *row, int64_t n) {
     const int count = (COUNT);                                                           \
     const int64_t j = (J);                                                               \
     VALUES;                                                                              \
-  } while (0)
-
-/* From element `at` until no vector begins before `end`. */
-#define WRITE_VECTORS(PUT, dtype, out, end, VALUES)                                      \
-  do {                                                                                   \
-    vec values[MANY];                                                                    \
-    for (; at + (MANY - 1) * LANES < (end); at += MANY * LANES) {                        \
-      SET_VECTORS(values, MANY, at, VALUES);                                             \
-      EACH(k, MANY) PUT(dtype, out, at + k * LANES, values[k]);                          \
-    }                                                                                    \
-    for (; at < (end); at += LANES) {                                                    \
-      SET_VECTORS(values, 1, at, VALUES);                                                \
-      PUT(dtype, out, at, values[0]);                                                    \
-    }                                                                                    \
   } while (0)
 
 /* out = x + added, or the very bits of x without it. */
@@ -121,14 +129,15 @@ static void copy_row(const attn_rows *shape, const char *x, char *out) {
   const size_t size = attn_dtype_size(shape->dtype), bytes = (size_t)shape->columns * size;
   if (shape->x_column == 1 && shape->out_column == 1) {
     size_t i = 0;
-    if (shape->stream && bytes >= 2 * VEC_BYTES) {
-      const size_t ahead = (VEC_BYTES - (uintptr_t)out % VEC_BYTES) % VEC_BYTES;
-      memcpy(out, x, VEC_BYTES);
-      for (i = ahead; i + VEC_BYTES <= bytes; i += VEC_BYTES) {
-        vec v;
-        memcpy(&v, x + i, VEC_BYTES);
-        __builtin_nontemporal_store(v, (vec *)(out + i));
-      }
+    if (shape->stream && bytes >= 2 * CACHE_LINE) {
+      i = (CACHE_LINE - (uintptr_t)out % CACHE_LINE) % CACHE_LINE;
+      memcpy(out, x, i);
+      for (; i + CACHE_LINE <= bytes; i += CACHE_LINE)
+        EACH(k, CACHE_LINE / VEC_BYTES) {
+          vec v;
+          memcpy(&v, x + i + k * VEC_BYTES, VEC_BYTES);
+          __builtin_nontemporal_store(v, (vec *)(out + i + k * VEC_BYTES));
+        }
     }
     memcpy(out + i, x + i, bytes - i);
     return;
