@@ -74,8 +74,25 @@ static void pack_a(attn_dtype dtype, const attn_matrix *a, int64_t m, int64_t k,
 
 #define POINTED_ROWS (16 * PRODUCT_ROWS) /* addresses written at once: a load of what was stored just before waits */
 
+/* So few rows that the panel's way from memory takes as long as the products, and so many that it does not wait for memory alone. */
+#define ASKING_FROM 5
+#define ASKING_TO (8 * PRODUCT_ROWS)
+
+#define ASKING(R) \
+  static void asking_##R(PRODUCT_ARGUMENTS) { product_tile(R, PRODUCT_VECS, true, n, a, a_step, b, b_step, c, c_step, add); }
+ASKING(1) ASKING(2) ASKING(3) ASKING(4) ASKING(5) ASKING(6)
+static const product_fn asking_products[PRODUCT_ROWS] = { asking_1, asking_2, asking_3, asking_4, asking_5, asking_6 };
+
 static void multiply(int64_t m, int64_t k, const void *block, const void *panel, void *c, int64_t c_step, bool add) {
   const operand *row[POINTED_ROWS];
+  if (m >= ASKING_FROM && m <= ASKING_TO) {
+    for (int64_t r = 0; r < m; r++) row[r] = (const operand *)block + r * GROUPS(k);
+    for (int64_t r = 0, some; r < m; r += some) {
+      some = tile_rows(m - r);
+      asking_products[some - 1](GROUPS(k), row + r, 1, panel, GEMM_NR, (real *)c + r * c_step, c_step, add);
+    }
+    return;
+  }
   for (int64_t i = 0; i < m; i += POINTED_ROWS) {
     const int64_t some = m - i < POINTED_ROWS ? m - i : POINTED_ROWS;
     for (int64_t r = 0; r < some; r++) row[r] = (const operand *)block + (i + r) * GROUPS(k);

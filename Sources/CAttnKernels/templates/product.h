@@ -13,9 +13,11 @@
 #define PRODUCT_ARGUMENTS                                                                              \
   int64_t n, const operand *const *a, int64_t a_step, const operand *b, int64_t b_step, real *c, int64_t c_step, bool add
 
-WORD void product_tile(const int rows, const int vecs, PRODUCT_ARGUMENTS) {
+/* asks: b comes from memory, and what lies behind it is next. */
+WORD void product_tile(const int rows, const int vecs, const bool asks, PRODUCT_ARGUMENTS) {
   vec sum[PRODUCT_SUMS][PRODUCT_VECS];
   const operand *row[PRODUCT_SUMS];
+  const int64_t later = n * b_step * (int64_t)sizeof *b;
 #pragma clang loop unroll(full)
   for (int i = 0; i < rows; i++) {
     row[i] = a[i];
@@ -24,6 +26,9 @@ WORD void product_tile(const int rows, const int vecs, PRODUCT_ARGUMENTS) {
   }
   for (int64_t p = 0, at = 0; p < n; p++, at += a_step, b += b_step) {
     operands lanes[PRODUCT_VECS];
+    if (asks)
+#pragma clang loop unroll(full)
+      for (int line = 0; line < vecs * VEC_BYTES; line += 64) __builtin_prefetch((const char *)b + later + line);
 #pragma clang loop unroll(full)
     for (int v = 0; v < vecs; v++) lanes[v] = v_operands(b + v * LANES);
 #pragma clang loop unroll(full)
@@ -43,7 +48,7 @@ WORD void product_tile(const int rows, const int vecs, PRODUCT_ARGUMENTS) {
 }
 
 #define PRODUCT(R, V) \
-  static void product_##R##x##V(PRODUCT_ARGUMENTS) { product_tile(R, V, n, a, a_step, b, b_step, c, c_step, add); }
+  static void product_##R##x##V(PRODUCT_ARGUMENTS) { product_tile(R, V, false, n, a, a_step, b, b_step, c, c_step, add); }
 #define PRODUCT_ROWS_OF(V) PRODUCT(1, V) PRODUCT(2, V) PRODUCT(3, V) PRODUCT(4, V) PRODUCT(5, V) PRODUCT(6, V)
 #define PRODUCT_NAMES(V) { product_1x##V, product_2x##V, product_3x##V, product_4x##V, product_5x##V, product_6x##V }
 _Static_assert(PRODUCT_ROWS == 6, "PRODUCT_ROWS_OF and PRODUCT_NAMES list six sizes");
@@ -66,6 +71,10 @@ static const product_fn products[2][6] = { PRODUCT_NAMES(1), PRODUCT_NAMES(2) };
 static const product_fn tall_products[2] = { product_12x1, product_6x2 };
 #endif
 
+/* The last rows but few of them in two equal parts: sums of a very low tile wait for themselves. */
+static bool halved(int64_t rows) { return rows > PRODUCT_ROWS && rows < 2 * PRODUCT_ROWS; }
+static int64_t tile_rows(int64_t rows) { return halved(rows) ? (rows + 1) / 2 : rows < PRODUCT_ROWS ? rows : PRODUCT_ROWS; }
+
 /* The same for any number of rows, and lane_vecs vectors of lanes. */
 static void product_block(int64_t rows, int64_t lane_vecs, PRODUCT_ARGUMENTS) {
   for (int64_t v = 0; v < lane_vecs; v += PRODUCT_VECS) {
@@ -74,10 +83,10 @@ static void product_block(int64_t rows, int64_t lane_vecs, PRODUCT_ARGUMENTS) {
     const operand *lanes = b + v * LANES;
     real *out = c + v * LANES;
     int64_t i = 0;
-    for (; i + tall <= rows; i += tall)
+    for (; i + tall <= rows && !halved(rows - i); i += tall)
       tall_products[vecs - 1](n, a + i, a_step, lanes, b_step, out + i * c_step, c_step, add);
     for (int64_t some; i < rows; i += some) {
-      some = rows - i < PRODUCT_ROWS ? rows - i : PRODUCT_ROWS;
+      some = tile_rows(rows - i);
       products[vecs - 1][some - 1](n, a + i, a_step, lanes, b_step, out + i * c_step, c_step, add);
     }
   }
