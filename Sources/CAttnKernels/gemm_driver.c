@@ -63,8 +63,8 @@ static bool lies_packed(const attn_kernels *kernels, const attn_gemm *g, const a
       && a->column == 1 && a->row == g->k;
 }
 
-/* sums (+)= a[., p0 : p0 + k] . b of one panel */
-static void multiply_panel(const tile *t, int64_t panel, int64_t p0, int64_t k, const char *a_block, char *sums,
+/* sums (+)= a[., p0 : p0 + k] . b of `count` panels: one, or what panels_together says */
+static void multiply_panel(const tile *t, int64_t panel, int64_t count, int64_t p0, int64_t k, const char *a_block, char *sums,
                            int64_t sums_step) {
   const attn_gemm *g = t->job->gemm;
   const attn_kernels *kernels = t->job->kernels;
@@ -80,7 +80,15 @@ static void multiply_panel(const tile *t, int64_t panel, int64_t p0, int64_t k, 
     kernels->pack_b(g->b_dtype, &b, k, MIN(nr, t->n - panel * nr), t->b);
     packed = t->b;
   }
-  kernels->multiply(t->m, k, a_block, packed, sums, sums_step, p0 > 0);
+  if (count == 1) kernels->multiply(t->m, k, a_block, packed, sums, sums_step, p0 > 0);
+  else kernels->multiply_panels(t->m, k, a_block, packed, packed_at(kernels, g->k, 1, 0), sums, sums_step, p0 > 0);
+}
+
+/* Panels that lie packed in memory, of which `left` are to come. */
+static int64_t panels_together(const tile *t, int64_t left) {
+  const attn_kernels *kernels = t->job->kernels;
+  const int64_t count = attn_panels_together(t->m);
+  return t->job->gemm->packed_b && !kernels->packed_by && kernels->multiply_panels && count <= left ? count : 1;
 }
 
 static void finish(const tile *t, int64_t column, int64_t columns, const char *sums, int64_t sums_step) {
@@ -127,10 +135,11 @@ static void run_tile(void *context, int64_t task, int thread) {
     const char *packed = lies ? at(a, t.i0, 0, (int64_t)attn_dtype_size(g->dtype)).data : t.a;
     for (int64_t p0 = 0; !lies && p0 < g->k; p0 += block)
       pack_rows(&t, p0, MIN(block, g->k - p0), t.a + t.m * operands(kernels, p0));
-    for (int64_t panel = 0; panel < panels; panel++) {
+    for (int64_t panel = 0, count; panel < panels; panel += count) {
+      count = panels_together(&t, panels - panel);
       for (int64_t p0 = 0; p0 < g->k || p0 == 0; p0 += block)
-        multiply_panel(&t, panel, p0, MIN(block, g->k - p0), packed + t.m * operands(kernels, p0), t.sums, nr);
-      finish(&t, panel * nr, MIN(nr, t.n - panel * nr), t.sums, nr);
+        multiply_panel(&t, panel, count, p0, MIN(block, g->k - p0), packed + t.m * operands(kernels, p0), t.sums, count * nr);
+      finish(&t, panel * nr, MIN(count * nr, t.n - panel * nr), t.sums, count * nr);
     }
     return;
   }
@@ -138,7 +147,7 @@ static void run_tile(void *context, int64_t task, int thread) {
     const int64_t k = MIN(block, g->k - p0);
     pack_rows(&t, p0, k, t.a);
     for (int64_t panel = 0; panel < panels; panel++)
-      multiply_panel(&t, panel, p0, k, t.a, t.sums + panel * nr * real, panels * nr);
+      multiply_panel(&t, panel, 1, p0, k, t.a, t.sums + panel * nr * real, panels * nr);
   }
   finish(&t, 0, t.n, t.sums, panels * nr);
 }

@@ -16,6 +16,9 @@ typedef struct attn_key_sums {
   int64_t dk_step, dv_step, first_key;
 } attn_key_sums;
 
+/* Of so few rows memory is the limit, and a core gets more of it from several places at a time. */
+static inline int64_t attn_panels_together(int64_t m) { return m == 1 ? 4 : m <= 3 ? 2 : 1; }
+
 typedef struct attn_kernels {
   const char *isa;
   int lanes; /* reals in a vector */
@@ -56,6 +59,9 @@ typedef struct attn_kernels {
   void (*pack_a)(attn_dtype dtype, const attn_matrix *a, int64_t m, int64_t k, void *block);
   /* c[m][c_step] (+)= block . panel, nr columns wide. Rows up to a multiple of mr may be read and written. */
   void (*multiply)(int64_t m, int64_t k, const void *block, const void *panel, void *c, int64_t c_step, bool add);
+  /* The same with attn_panels_together(m) panels, `panel_step` bytes apart, nr columns of c each. NULL: one by one. */
+  void (*multiply_panels)(int64_t m, int64_t k, const void *block, const void *panel, int64_t panel_step, void *c,
+                          int64_t c_step, bool add);
   /* For m <= stream_rows rows: c[m][lane] = block . b, up to `columns` of b whose elements along k are neighbours, read
    * where they lie; sums over runs of `summed` elements, as multiply's over blocks. `line` holds operands of k elements for
    * each of stream_columns. */

@@ -100,6 +100,46 @@ static void multiply(int64_t m, int64_t k, const void *block, const void *panel,
   }
 }
 
+/* product_tile's sums of a few rows by several panels, each of which comes from memory. */
+WORD void multiply_panels_of(const int rows, const int panels, int64_t k, const operand *row, const operand *panel,
+                             int64_t panel_step, real *c, int64_t c_step, bool add) {
+  vec sum[3][4][PRODUCT_VECS];
+#pragma clang loop unroll(full)
+  for (int i = 0; i < rows; i++)
+#pragma clang loop unroll(full)
+    for (int q = 0; q < panels; q++)
+#pragma clang loop unroll(full)
+      for (int v = 0; v < PRODUCT_VECS; v++) sum[i][q][v] = (vec){0};
+  for (int64_t p = 0; p < k; p++)
+#pragma clang loop unroll(full)
+    for (int q = 0; q < panels; q++)
+#pragma clang loop unroll(full)
+      for (int v = 0; v < PRODUCT_VECS; v++) {
+        const operands lanes = v_operands(panel + q * panel_step + p * GEMM_NR + v * LANES);
+#pragma clang loop unroll(full)
+        for (int i = 0; i < rows; i++) sum[i][q][v] = v_dot(v_repeat(row[i * k + p]), lanes, sum[i][q][v]);
+      }
+#pragma clang loop unroll(full)
+  for (int i = 0; i < rows; i++)
+#pragma clang loop unroll(full)
+    for (int q = 0; q < panels; q++)
+#pragma clang loop unroll(full)
+      for (int v = 0; v < PRODUCT_VECS; v++) {
+        real *out = c + i * c_step + q * GEMM_NR + v * LANES;
+        v_store(out, add ? v_load(out) + sum[i][q][v] : sum[i][q][v]);
+      }
+}
+
+static void multiply_panels(int64_t m, int64_t k, const void *block, const void *panel, int64_t panel_step, void *c,
+                            int64_t c_step, bool add) {
+  const int64_t step = panel_step / (int64_t)sizeof(operand);
+  switch (m) {
+    case 1: multiply_panels_of(1, 4, GROUPS(k), block, panel, step, c, c_step, add); break;
+    case 2: multiply_panels_of(2, 2, GROUPS(k), block, panel, step, c, c_step, add); break;
+    case 3: multiply_panels_of(3, 2, GROUPS(k), block, panel, step, c, c_step, add); break;
+  }
+}
+
 static void pack_few(attn_dtype dtype, const attn_matrix *a, int64_t m, int64_t k, void *block) {
   const void *row[STREAM_ROWS];
   for (int64_t i = 0; i < m; i++) row[i] = (const char *)a->data + i * a->row * (int64_t)attn_dtype_size(dtype);

@@ -63,6 +63,7 @@ const attn_kernels TABLE_NAME(ISA, REAL_NAME) = {
   .pack_b = pack_b,
   .pack_a = pack_a,
   .multiply = multiply,
+  .multiply_panels = multiply_panels,
   .stream_rows = STREAM_ROWS,
   .stream_columns = STREAM_COLUMNS,
   .pack_few = pack_few,
