@@ -36,11 +36,16 @@ static size_t share(size_t bytes, size_t *start) {
   return blocks * (thread + 1) / threads * 512 - *start;
 }
 
+#define PLACES 4 /* that a thread reads from at a time: the hardware's prefetching then brings more */
+
 __attribute__((noinline)) static void read_all(const uint8_t *data, size_t bytes) {
   vector sum[8] = {0};
-  for (const vector *at = (const vector *)data; at < (const vector *)(data + bytes); at += 8)
+  const size_t part = bytes / PLACES / sizeof sum * sizeof sum;
+  for (size_t at = 0; at < part; at += sizeof sum)
+    for (int place = 0; place < PLACES; place++)
 #pragma GCC unroll 8
-    for (int i = 0; i < 8; i++) sum[i] += at[i];
+      for (int i = 0; i < 8; i++) sum[i] += ((const vector *)(data + place * part + at))[i];
+  for (const vector *at = (const vector *)(data + PLACES * part); at < (const vector *)(data + bytes); at++) sum[0] += *at;
   for (int i = 1; i < 8; i++) sum[0] += sum[i];
   sink = sum[0][0];
 }

@@ -26,6 +26,7 @@ static void test(const subject *s) {
   test_exp2(s);
   test_pack(s);
   test_multiply(s);
+  test_multiply_panels(s);
   test_stream(s);
   if (s->real_dtype == ATTN_F32) test_packed_products(s);
   test_finish(s);
@@ -75,6 +76,7 @@ static void test_products(const subject *s) {
   if (s->kernels->backward_tile) test_attention_backward(s);
   check_slow = false;
   if (s->kernels->stream_rows) test_stream(s);
+  if (s->kernels->multiply_panels) test_multiply_panels(s);
   test_packed_products(s);
 }
 

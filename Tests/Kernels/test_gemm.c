@@ -133,6 +133,37 @@ void test_multiply(const subject *s) {
   check_end();
 }
 
+/* Panels side by side have the bits of one after the other. */
+void test_multiply_panels(const subject *s) {
+  check_begin(s->isa, s->real, "multiply_panels");
+  const attn_kernels *kernels = s->kernels;
+  const attn_dtype of = kernels->depth == 1 ? s->real_dtype : ATTN_BF16;
+  const int64_t nr = kernels->nr, depth = kernels->depth, real = (int64_t)attn_dtype_size(s->real_dtype);
+  for (int trial = 0; trial < check_trials(200); trial++) {
+    begin_case(s);
+    const int64_t m = random_int(1, 3), count = attn_panels_together(m), step = count * nr;
+    const int64_t groups = trial % 20 == 0 ? 0 : random_chance(4) ? 128 : random_int(1, 60), between = random_int(0, 3);
+    const bool add = random_chance(2);
+    view block = view_new(of, 1, m, groups * depth, VIEW_DENSE);
+    view panels = view_new(of, 1, count * groups + (count - 1) * between, nr * depth, VIEW_DENSE);
+    fill(&block, 1);
+    fill(&panels, 1);
+    guard_seal();
+    char *c = guard_new((size_t)(m * step * real), (size_t)real), *expected = guard_new((size_t)(m * step * real), (size_t)real);
+    for (int64_t i = 0; i < m * step; i++) element_put(s->real_dtype, c + i * real, random_normal());
+    memcpy(expected, c, (size_t)(m * step * real));
+    const int64_t panel = (groups + between) * nr * kernels->operand_size;
+    check_context("multiply_panels m %ld k %ld add %d", (long)m, (long)(groups * depth), add);
+    for (int64_t i = 0; i < count; i++)
+      kernels->multiply(m, groups * depth, block.data, panels.data + i * panel, expected + i * nr * real, step, add);
+    kernels->multiply_panels(m, groups * depth, block.data, panels.data, panel, c, step, add);
+    for (int64_t i = 0; i < m * step; i++)
+      CHECK(same_bits(element_get(s->real_dtype, c + i * real), element_get(s->real_dtype, expected + i * real)),
+            "element %ld differs from panels one by one", (long)i);
+  }
+  check_end();
+}
+
 void test_finish(const subject *s) {
   check_begin(s->isa, s->real, "finish");
   const int64_t nr = s->kernels->nr;

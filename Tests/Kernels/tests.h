@@ -24,6 +24,7 @@ void test_attention_backward(const subject *s);
 void test_exp2(const subject *s);
 void test_pack(const subject *s);
 void test_multiply(const subject *s);
+void test_multiply_panels(const subject *s);
 void test_stream(const subject *s);
 void test_finish(const subject *s);
 void test_softmax(const subject *s);
