@@ -64,8 +64,8 @@ static bool lies_packed(const attn_kernels *kernels, const attn_gemm *g, const a
 }
 
 /* sums (+)= a[., p0 : p0 + k] . b of `count` panels: one, or what panels_together says */
-static void multiply_panel(const tile *t, int64_t panel, int64_t count, int64_t p0, int64_t k, const char *a_block, char *sums,
-                           int64_t sums_step) {
+static void multiply_panel(const tile *t, int64_t panel, int64_t count, int64_t p0, int64_t k, const char *a_block,
+                           char *sums, int64_t sums_step) {
   const attn_gemm *g = t->job->gemm;
   const attn_kernels *kernels = t->job->kernels;
   const int64_t nr = kernels->nr;

@@ -17,7 +17,7 @@ typedef struct attn_key_sums {
 } attn_key_sums;
 
 /* Of so few rows memory is the limit, and a core gets more of it from several places at a time. */
-static inline int64_t attn_panels_together(int64_t m) { return m == 1 ? 4 : m <= 3 ? 2 : 1; }
+static inline int attn_panels_together(int64_t m) { return m == 1 ? 4 : m <= 3 ? 2 : 1; }
 
 typedef struct attn_kernels {
   const char *isa;

@@ -44,7 +44,7 @@ WORD void pack_turned_of(attn_dtype dtype, const attn_matrix *a, int64_t m, int6
       operand *to = block + i * width + g;
       vec square[LANES];
       if (DEPTH == 1 && dtype == REAL_DTYPE) {
-        for (int t = 0; t < LANES; t += LOADED_COLUMNS) load_columns(dtype, from + t * size, step, square + t);
+        load_square(dtype, from, step, square);
       } else {
         for (int t = 0; t < LANES; t++) {
           vec lines[DEPTH];
@@ -74,7 +74,7 @@ static void pack_a(attn_dtype dtype, const attn_matrix *a, int64_t m, int64_t k,
 
 #define POINTED_ROWS (16 * PRODUCT_ROWS) /* addresses written at once: a load of what was stored just before waits */
 
-/* So few rows that the panel's way from memory takes as long as the products, and so many that it does not wait for memory alone. */
+/* So few rows that a panel's way from memory takes as long as the products, and so many that these do not wait for it alone. */
 #define ASKING_FROM 5
 #define ASKING_TO (8 * PRODUCT_ROWS)
 
@@ -83,24 +83,26 @@ static void pack_a(attn_dtype dtype, const attn_matrix *a, int64_t m, int64_t k,
 ASKING(1) ASKING(2) ASKING(3) ASKING(4) ASKING(5) ASKING(6)
 static const product_fn asking_products[PRODUCT_ROWS] = { asking_1, asking_2, asking_3, asking_4, asking_5, asking_6 };
 
-static void multiply(int64_t m, int64_t k, const void *block, const void *panel, void *c, int64_t c_step, bool add) {
-  const operand *row[POINTED_ROWS];
-  if (m >= ASKING_FROM && m <= ASKING_TO) {
-    for (int64_t r = 0; r < m; r++) row[r] = (const operand *)block + r * GROUPS(k);
-    for (int64_t r = 0, some; r < m; r += some) {
-      some = tile_rows(m - r);
-      asking_products[some - 1](GROUPS(k), row + r, 1, panel, GEMM_NR, (real *)c + r * c_step, c_step, add);
-    }
-    return;
-  }
-  for (int64_t i = 0; i < m; i += POINTED_ROWS) {
-    const int64_t some = m - i < POINTED_ROWS ? m - i : POINTED_ROWS;
-    for (int64_t r = 0; r < some; r++) row[r] = (const operand *)block + (i + r) * GROUPS(k);
-    product_block(some, PRODUCT_VECS, GROUPS(k), row, 1, panel, GEMM_NR, (real *)c + i * c_step, c_step, add);
+WORD void asking_block(int64_t rows, PRODUCT_ARGUMENTS) {
+  for (int64_t i = 0, some; i < rows; i += some) {
+    some = tile_rows(rows - i, PRODUCT_ROWS);
+    asking_products[some - 1](n, a + i, a_step, b, b_step, c + i * c_step, c_step, add);
   }
 }
 
-/* product_tile's sums of a few rows by several panels, each of which comes from memory. */
+static void multiply(int64_t m, int64_t k, const void *block, const void *panel, void *c, int64_t c_step, bool add) {
+  const operand *row[POINTED_ROWS];
+  for (int64_t i = 0; i < m; i += POINTED_ROWS) {
+    const int64_t some = m - i < POINTED_ROWS ? m - i : POINTED_ROWS;
+    real *out = (real *)c + i * c_step;
+    for (int64_t r = 0; r < some; r++) row[r] = (const operand *)block + (i + r) * GROUPS(k);
+    if (m >= ASKING_FROM && m <= ASKING_TO) asking_block(some, GROUPS(k), row, 1, panel, GEMM_NR, out, c_step, add);
+    else product_block(some, PRODUCT_VECS, GROUPS(k), row, 1, panel, GEMM_NR, out, c_step, add);
+  }
+}
+
+/* product_tile's sums of a few rows by several panels, each of which comes from memory. Apart from it, since every vector of b is
+ * loaded where it is used: three rows have no registers for all of them, and took longer. */
 WORD void multiply_panels_of(const int rows, const int panels, int64_t k, const operand *row, const operand *panel,
                              int64_t panel_step, real *c, int64_t c_step, bool add) {
   vec sum[3][4][PRODUCT_VECS];
@@ -130,13 +132,16 @@ WORD void multiply_panels_of(const int rows, const int panels, int64_t k, const 
       }
 }
 
+#define PANELS(M) \
+  case M: multiply_panels_of(M, attn_panels_together(M), GROUPS(k), block, panel, step, c, c_step, add); break
+
 static void multiply_panels(int64_t m, int64_t k, const void *block, const void *panel, int64_t panel_step, void *c,
                             int64_t c_step, bool add) {
   const int64_t step = panel_step / (int64_t)sizeof(operand);
   switch (m) {
-    case 1: multiply_panels_of(1, 4, GROUPS(k), block, panel, step, c, c_step, add); break;
-    case 2: multiply_panels_of(2, 2, GROUPS(k), block, panel, step, c, c_step, add); break;
-    case 3: multiply_panels_of(3, 2, GROUPS(k), block, panel, step, c, c_step, add); break;
+    PANELS(1);
+    PANELS(2);
+    PANELS(3);
   }
 }
 

@@ -135,14 +135,18 @@ WORD void load_columns(const attn_dtype dtype, const char *rows, int64_t step, v
 }
 #endif
 
-#ifndef HAS_SQUARES
 /* The same for LANES columns. */
 WORD void load_square(const attn_dtype dtype, const char *rows, int64_t step, vec square[LANES]) {
+#ifdef HAS_BF16_SQUARE
+  if (dtype == ATTN_BF16) {
+    load_bf16_square(rows, step, square);
+    return;
+  }
+#endif
 #pragma clang loop unroll(full)
   for (int t = 0; t < LANES; t += LOADED_COLUMNS)
     load_columns(dtype, rows + t * (int64_t)attn_dtype_size(dtype), step, square + t);
 }
-#endif
 
 WORD void load_transposed_of(attn_dtype dtype, const void *const *rows, int64_t row_count, int64_t stride, int64_t count,
                              real *columns, int64_t step) {

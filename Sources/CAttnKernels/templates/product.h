@@ -71,9 +71,13 @@ static const product_fn products[2][6] = { PRODUCT_NAMES(1), PRODUCT_NAMES(2) };
 static const product_fn tall_products[2] = { product_12x1, product_6x2 };
 #endif
 
-/* The last rows but few of them in two equal parts: sums of a very low tile wait for themselves. */
-static bool halved(int64_t rows) { return rows > PRODUCT_ROWS && rows < 2 * PRODUCT_ROWS; }
-static int64_t tile_rows(int64_t rows) { return halved(rows) ? (rows + 1) / 2 : rows < PRODUCT_ROWS ? rows : PRODUCT_ROWS; }
+/* Of the next tile, where `rows` are left: what does not fill two tiles goes in equal parts, for sums of a very low tile wait for
+ * themselves. */
+static int64_t tile_rows(int64_t rows, int64_t tall) {
+  if (tall > PRODUCT_ROWS && rows >= tall) return tall;
+  if (rows > PRODUCT_ROWS && rows < 2 * PRODUCT_ROWS) return (rows + 1) / 2;
+  return rows < PRODUCT_ROWS ? rows : PRODUCT_ROWS;
+}
 
 /* The same for any number of rows, and lane_vecs vectors of lanes. */
 static void product_block(int64_t rows, int64_t lane_vecs, PRODUCT_ARGUMENTS) {
@@ -82,12 +86,10 @@ static void product_block(int64_t rows, int64_t lane_vecs, PRODUCT_ARGUMENTS) {
     const int64_t tall = PRODUCT_SUMS / vecs;
     const operand *lanes = b + v * LANES;
     real *out = c + v * LANES;
-    int64_t i = 0;
-    for (; i + tall <= rows && !halved(rows - i); i += tall)
-      tall_products[vecs - 1](n, a + i, a_step, lanes, b_step, out + i * c_step, c_step, add);
-    for (int64_t some; i < rows; i += some) {
-      some = tile_rows(rows - i);
-      products[vecs - 1][some - 1](n, a + i, a_step, lanes, b_step, out + i * c_step, c_step, add);
+    for (int64_t i = 0, some; i < rows; i += some) {
+      some = tile_rows(rows - i, tall);
+      const product_fn product = some == tall ? tall_products[vecs - 1] : products[vecs - 1][some - 1];
+      product(n, a + i, a_step, lanes, b_step, out + i * c_step, c_step, add);
     }
   }
 }

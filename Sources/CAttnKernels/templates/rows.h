@@ -3,7 +3,7 @@
 
 #define ROW_REAL (REAL_IS_FLOAT ? ATTN_F32 : ATTN_F64)
 #define SHORT_SUM 16 /* vectors summed before their sum joins the others: a long running sum would lose digits */
-#define CACHE_LINE 64 /* what is stored past the caches is whole lines: one that is also stored to is fetched, and thrown out */
+#define CACHE_LINE 64 /* only whole ones are stored past the caches: one that is also stored to is fetched, and thrown out */
 #define PIECE 512    /* elements of a strided row converted at a time: stays in L1 */
 
 /* FUNCTION(dtype, ...) with the dtype as a constant. */
@@ -58,10 +58,10 @@ WORD int64_t row_line(attn_dtype dtype, const void *row, int64_t aligned, int64_
   return line < end ? line : end;
 }
 
-/* Asks for what lies a row behind x[j] and the vectors after it, in a pass over a row that is in the cache already: memory works
- * on meanwhile. Behind the last row it asks for nothing that exists, which does no harm. */
+/* Asks for what lies a row behind x[j] and the vectors after it, once for each line, in a pass over a row that is in the cache
+ * already: memory works on meanwhile. Behind the last row it asks for nothing that exists, which does no harm. */
 WORD void row_ask(const int count, attn_dtype dtype, const void *row, int64_t n, int64_t j) {
-  const int size = (int)attn_dtype_size(dtype), step = LANES * size < 64 ? 64 / (LANES * size) : 1; /* one for each line */
+  const int size = (int)attn_dtype_size(dtype), step = LANES * size < CACHE_LINE ? CACHE_LINE / (LANES * size) : 1;
   EACH(i, (count + step - 1) / step) __builtin_prefetch((const char *)row + (n + j + i * step * LANES) * size);
 }
 

@@ -57,19 +57,14 @@ WORD void load_columns(const attn_dtype dtype, const char *rows, int64_t step, v
   v_transpose_halves(part, columns);
 }
 
-#define HAS_SQUARES
-/* square[t] = element t of 8 rows. bfloat16 moves in pairs, for half of the shuffles. */
-WORD void load_square(const attn_dtype dtype, const char *rows, int64_t step, vec square[8]) {
-  if (dtype == ATTN_BF16) {
-    vec pairs[4];
-    load_columns(ATTN_F32, rows, step, pairs);
+#define HAS_BF16_SQUARE
+/* square[t] = bfloat16 element t of 8 rows: they move in pairs, for half of the shuffles. */
+WORD void load_bf16_square(const char *rows, int64_t step, vec square[8]) {
+  vec pairs[4];
+  load_columns(ATTN_F32, rows, step, pairs);
 #pragma clang loop unroll(full)
-    for (int t = 0; t < 4; t++) {
-      square[2 * t] = (vec)((ivec)pairs[t] << 16);
-      square[2 * t + 1] = (vec)((ivec)pairs[t] & (ivec){0} + (int)0xffff0000);
-    }
-    return;
+  for (int t = 0; t < 4; t++) {
+    square[2 * t] = (vec)((ivec)pairs[t] << 16);
+    square[2 * t + 1] = (vec)((ivec)pairs[t] & (ivec){0} + (int)0xffff0000);
   }
-  load_columns(dtype, rows, step, square);
-  load_columns(dtype, rows + (dtype == ATTN_F32 ? 16 : 8), step, square + 4);
 }
