@@ -53,14 +53,9 @@ private func view(_ pointer: UnsafePointer<swiftattn_tensor>, _ name: StaticStri
         throw Failure(.invalidShape, "\(name): ndim is \(ndim), expected 0 to \(Dims.capacity)")
     }
     let dtype = try dtype(pointer.pointee.dtype, name)
-    var shape = Dims(repeating: 0, count: ndim)
-    var strides = shape
-    withUnsafeBytes(of: pointer.pointee.shape) { raw in
-        for i in 0..<ndim { shape[i] = Int(raw.load(fromByteOffset: i * 8, as: Int64.self)) }
-    }
-    withUnsafeBytes(of: pointer.pointee.strides) { raw in
-        for i in 0..<ndim { strides[i] = Int(raw.load(fromByteOffset: i * 8, as: Int64.self)) }
-    }
+    let fields = UnsafeRawPointer(pointer)
+    let shape = Dims(at: fields + MemoryLayout<swiftattn_tensor>.offset(of: \.shape)!, count: ndim)
+    let strides = Dims(at: fields + MemoryLayout<swiftattn_tensor>.offset(of: \.strides)!, count: ndim)
     let address = UInt(bitPattern: pointer.pointee.data).addingReportingOverflow(UInt(pointer.pointee.byte_offset))
     guard !address.overflow, address.partialValue <= UInt(Int.max) else {
         throw Failure(.invalidArgument, "\(name): byte_offset \(pointer.pointee.byte_offset) reaches beyond the address space")

@@ -41,7 +41,7 @@ public func attentionVarlen(query: Tensor, key: Tensor, value: Tensor,
 
 extension AttentionProblem {
     consuming func run() throws(Failure) {
-        var problem = self
+        var problem = consume self
         if problem.isEmpty { return }
         let plan = AttentionPlan(&problem)
         let done = withUnsafePointer(to: plan.description) { plan in

@@ -68,4 +68,9 @@ public struct AttentionOptions: Sendable {
     public var weightsStage = WeightsStage.probabilities
 
     public init() {}
+
+    /// Whether any tensor is among them.
+    var hasTensors: Bool {
+        mask != nil || alibiSlopes != nil || sinks != nil || queryOffsets != nil || queryLengths != nil || keyValueLengths != nil
+    }
 }

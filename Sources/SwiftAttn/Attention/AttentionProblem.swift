@@ -98,24 +98,24 @@ extension AttentionProblem {
 
         if gradients == nil && out.isEmpty && (lse?.isEmpty ?? true) && (weights?.isEmpty ?? true) { return }
 
-        let qAll = try q.broadcast(to: leading, kept: 3, "query")
-        let kAll = try k.broadcast(to: leading, kept: 3, "key")
-        let vAll = try v.broadcast(to: leading, kept: 3, "value")
+        let qSteps = try q.leadingStrides(in: leading, kept: 3, "query")
+        let kSteps = try k.leadingStrides(in: leading, kept: 3, "key")
+        let vSteps = try v.leadingStrides(in: leading, kept: 3, "value")
         let o = headless ? out.insertingDim(at: 0) : out
         let l = headless ? lse?.insertingDim(at: 0) : lse
         let w = headless ? weights?.insertingDim(at: 0) : weights
-        description.q = qAll.kernelStrides
-        description.k = kAll.kernelStrides
-        description.v = vAll.kernelStrides
+        description.q = q.kernelStrides
+        description.k = k.kernelStrides
+        description.v = v.kernelStrides
         description.o = o.kernelStrides
         if let l { description.lse = attn_strides(head: Int64(l.strides[l.rank - 2]), row: Int64(l.strides[l.rank - 1]), element: 0) }
         if let w { description.weights = w.kernelStrides }
 
         try requireMemory(for: batch, of: attn_sequence.self)
         sequences = [attn_sequence](repeating: attn_sequence(), count: batch)
-        forEachOffset(leading, qAll.leading(3).strides) { sequences[$0].q = UnsafeRawPointer(q.pointer(byOffset: $1)) }
-        forEachOffset(leading, kAll.leading(3).strides) { sequences[$0].k = UnsafeRawPointer(k.pointer(byOffset: $1)) }
-        forEachOffset(leading, vAll.leading(3).strides) { sequences[$0].v = UnsafeRawPointer(v.pointer(byOffset: $1)) }
+        forEachOffset(leading, qSteps) { sequences[$0].q = UnsafeRawPointer(q.pointer(byOffset: $1)) }
+        forEachOffset(leading, kSteps) { sequences[$0].k = UnsafeRawPointer(k.pointer(byOffset: $1)) }
+        forEachOffset(leading, vSteps) { sequences[$0].v = UnsafeRawPointer(v.pointer(byOffset: $1)) }
         forEachOffset(leading, o.leading(3).strides) { sequences[$0].o = o.pointer(byOffset: $1) }
         if let l { forEachOffset(leading, l.leading(2).strides) { sequences[$0].lse = l.pointer(byOffset: $1) } }
         if let w { forEachOffset(leading, w.leading(3).strides) { sequences[$0].weights = w.pointer(byOffset: $1) } }
@@ -363,6 +363,7 @@ extension Output {
         try expectApart(from: query, "query")
         try expectApart(from: key, "\(names.key)")
         try expectApart(from: value, "\(names.value)")
+        if !options.hasTensors { return }
         try expectApart(from: options.mask, "attn_mask")
         try expectApart(from: options.alibiSlopes, "alibi_slopes")
         try expectApart(from: options.sinks, "sinks")

@@ -3,17 +3,18 @@
 extension Tensor {
     /// Addresses from the first byte to behind the last one, or nil if they do not fit an Int. Not for empty tensors.
     var byteSpan: (lower: Int, upper: Int)? {
-        var lower = Int(bitPattern: data)
-        var upper = lower
-        for i in shape.indices where shape[i] > 1 {
+        var before = 0, behind = 1  // elements from data to the first one, and to behind the last one
+        for i in 0..<rank where shape[i] > 1 {
             let (reach, o1) = (shape[i] - 1).multipliedReportingOverflow(by: strides[i])
-            let (bytes, o2) = reach.multipliedReportingOverflow(by: dtype.size)
-            let o3: Bool
-            if bytes < 0 { (lower, o3) = lower.addingReportingOverflow(bytes) } else { (upper, o3) = upper.addingReportingOverflow(bytes) }
-            if o1 || o2 || o3 { return nil }
+            let o2: Bool
+            if reach < 0 { (before, o2) = before.addingReportingOverflow(reach) } else { (behind, o2) = behind.addingReportingOverflow(reach) }
+            if o1 || o2 { return nil }
         }
-        let (end, overflow) = upper.addingReportingOverflow(dtype.size)
-        return overflow ? nil : (lower, end)
+        let (down, o1) = before.multipliedReportingOverflow(by: dtype.size)
+        let (up, o2) = behind.multipliedReportingOverflow(by: dtype.size)
+        let (lower, o3) = Int(bitPattern: data).addingReportingOverflow(down)
+        let (upper, o4) = Int(bitPattern: data).addingReportingOverflow(up)
+        return o1 || o2 || o3 || o4 ? nil : (lower, upper)
     }
 
     /// Same memory, element by element.

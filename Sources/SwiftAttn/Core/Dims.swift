@@ -1,17 +1,27 @@
 /// Shapes and strides held in place, so that a call allocates nothing for them.
 
 /// Up to `Dims.capacity` integers: a shape or the strides of a tensor.
+@frozen
 public struct Dims: RandomAccessCollection, Sendable, ExpressibleByArrayLiteral, CustomStringConvertible {
     /// The largest rank of a tensor.
-    public static let capacity = 8
+    @inlinable public static var capacity: Int { 8 }
 
-    private var storage: InlineArray<8, Int>
-    public private(set) var count: Int
+    @usableFromInline var storage: InlineArray<8, Int>
+    @usableFromInline var used: Int
 
+    @inlinable
     public init(repeating value: Int, count: Int) {
-        precondition(count <= Dims.capacity, "rank \(count) exceeds \(Dims.capacity)")
+        precondition(count <= Dims.capacity, "rank exceeds the capacity")
         storage = InlineArray(repeating: value)
-        self.count = count
+        used = count
+    }
+
+    /// The first `count` of the `Dims.capacity` integers at `place`.
+    @inlinable
+    package init(at place: UnsafeRawPointer, count: Int) {
+        precondition(count <= Dims.capacity, "rank exceeds the capacity")
+        storage = place.load(as: InlineArray<8, Int>.self)
+        used = count
     }
 
     public init(arrayLiteral elements: Int...) { self.init(elements) }
@@ -23,31 +33,33 @@ public struct Dims: RandomAccessCollection, Sendable, ExpressibleByArrayLiteral,
         for (i, element) in elements.enumerated() { storage[i] = element }
     }
 
-    public var startIndex: Int { 0 }
-    public var endIndex: Int { count }
+    @inlinable public var count: Int { used }
+    @inlinable public var startIndex: Int { 0 }
+    @inlinable public var endIndex: Int { count }
 
+    @inlinable
     public subscript(i: Int) -> Int {
         get {
-            precondition(i >= 0 && i < count, "dim out of range")
+            precondition(UInt(bitPattern: i) < UInt(bitPattern: used), "dim out of range")
             return storage[i]
         }
         set {
-            precondition(i >= 0 && i < count, "dim out of range")
+            precondition(UInt(bitPattern: i) < UInt(bitPattern: used), "dim out of range")
             storage[i] = newValue
         }
     }
 
     mutating func append(_ value: Int) {
         precondition(count < Dims.capacity, "rank exceeds \(Dims.capacity)")
-        storage[count] = value
-        count += 1
+        storage[used] = value
+        used += 1
     }
 
     /// The first ones, without the last `dropped`.
     func droppingLast(_ dropped: Int) -> Dims {
         precondition(dropped <= count, "more dims dropped than there are")
         var result = self
-        result.count -= dropped
+        result.used -= dropped
         return result
     }
 

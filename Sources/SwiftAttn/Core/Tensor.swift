@@ -61,11 +61,17 @@ public struct Tensor: @unchecked Sendable {
 
 extension Tensor {
     /// A tensor whose elements can be reached: sizes not negative, addresses that do not overflow, data aligned.
+    @inline(__always)
     func checked(_ name: StaticString) throws(Failure) -> Tensor {
-        for i in shape.indices where shape[i] < 0 {
+        try check(name)
+        return self
+    }
+
+    private func check(_ name: StaticString) throws(Failure) {
+        for i in 0..<rank where shape[i] < 0 {
             throw .shape("\(name): dim \(i) is \(shape[i]), expected at least 0")
         }
-        if isEmpty { return self }
+        if isEmpty { return }
         guard let data else { throw Failure(.nullPointer, "\(name): data is NULL, expected \(shape) elements") }
         guard Int(bitPattern: data) % dtype.size == 0 else {
             throw .argument("\(name): data is not aligned to \(dtype.size) bytes, got \(data)")
@@ -76,7 +82,6 @@ extension Tensor {
         guard span.lower >= 0 else {
             throw .shape("\(name): shape \(shape) with strides \(strides) reaches below address 0")
         }
-        return self
     }
 
     /// Whether each dim steps beyond all that the ones behind it cover, as in row-major order.
@@ -95,9 +100,15 @@ extension Tensor {
 
     /// An output: also no two elements in one place. Seen from the smallest stride up, each dim must step beyond all that the
     /// ones before it cover.
+    @inline(__always)
     func checkedOutput(_ name: StaticString) throws(Failure) -> Tensor {
-        _ = try checked(name)
-        if isEmpty || stepsGrow { return self }
+        try checkOutput(name)
+        return self
+    }
+
+    private func checkOutput(_ name: StaticString) throws(Failure) {
+        try check(name)
+        if isEmpty || stepsGrow { return }
         var covered = 1
         for i in shape.indices.filter({ shape[$0] > 1 }).sorted(by: { abs(strides[$0]) < abs(strides[$1]) }) {
             guard abs(strides[i]) >= covered else {
@@ -105,7 +116,6 @@ extension Tensor {
             }
             covered += (shape[i] - 1) * abs(strides[i])
         }
-        return self
     }
 
     func expectFloating(_ name: StaticString) throws(Failure) {
@@ -129,21 +139,26 @@ extension Tensor {
         }
     }
 
-    /// This view with the given leading shape, its missing and 1-sized leading dims repeated by stride 0.
-    /// `kept` trailing dims stay as they are.
-    func broadcast(to leading: Dims, kept: Int, _ name: StaticString) throws(Failure) -> Tensor {
-        var newShape = leading
-        var newStrides = Dims(repeating: 0, count: leading.count)
-        let own = rank - kept
-        let skipped = leading.count - own
+    /// Strides of the dims before the `kept` last ones, as they step through `leading`: 0 for the missing and 1-sized ones.
+    func leadingStrides(in leading: Dims, kept: Int, _ name: StaticString) throws(Failure) -> Dims {
+        var result = Dims(repeating: 0, count: leading.count)
+        let own = rank - kept, skipped = leading.count - own
         for i in 0..<Swift.max(own, 0) {
             let target = i + skipped
             guard target >= 0, shape[i] == leading[target] || shape[i] == 1 else {
                 throw .shape("\(name): shape \(shape) does not broadcast to leading dims \(leading)")
             }
-            newStrides[target] = shape[i] == 1 ? 0 : strides[i]
+            result[target] = shape[i] == 1 ? 0 : strides[i]
         }
-        for i in Swift.max(own, 0)..<rank {
+        return result
+    }
+
+    /// This view with the given leading shape, its missing and 1-sized leading dims repeated by stride 0.
+    /// `kept` trailing dims stay as they are.
+    func broadcast(to leading: Dims, kept: Int, _ name: StaticString) throws(Failure) -> Tensor {
+        var newShape = leading
+        var newStrides = try leadingStrides(in: leading, kept: kept, name)
+        for i in Swift.max(rank - kept, 0)..<rank {
             newShape.append(shape[i])
             newStrides.append(strides[i])
         }
@@ -153,6 +168,7 @@ extension Tensor {
 
 /// The shape that leading dims broadcast to, NumPy's rule.
 func broadcastShapes(_ a: Dims, _ b: Dims, _ name: StaticString) throws(Failure) -> Dims {
+    if a == b { return a }
     let count = max(a.count, b.count)
     var result = Dims(repeating: 1, count: count)
     for i in 0..<count {
@@ -167,8 +183,14 @@ func broadcastShapes(_ a: Dims, _ b: Dims, _ name: StaticString) throws(Failure)
 }
 
 /// Calls `body` with the running number and the element offset of every index of `shape` in row-major order.
+@inline(__always)
 func forEachOffset(_ shape: Dims, _ strides: Dims, _ body: (_ number: Int, _ offset: Int) -> Void) {
-    if shape.contains(0) { return }
+    var isSingle = true
+    for i in 0..<shape.count {
+        if shape[i] == 0 { return }
+        if shape[i] != 1 { isSingle = false }
+    }
+    if isSingle { return body(0, 0) }
     var index = Dims(repeating: 0, count: shape.count)
     var offset = 0
     var number = 0
