@@ -31,6 +31,10 @@ _DTYPES = {
 _NAMES = {value: name for name, value in _DTYPES.items()}
 
 
+def dtype_name(dtype: DType) -> str:
+    return _NAMES[dtype.code, dtype.bits]
+
+
 @lru_cache(maxsize=4096)
 def _layout(shape: tuple, strides: tuple, dtype: str, name: str) -> Tensor:
     """A tensor that lacks only its data; strides count elements."""
@@ -190,7 +194,8 @@ def borrow_integers(array: ArrayLike, name: str) -> Tensor:
     if isinstance(array, (list, tuple)):
         array = _converted(array, name) if len(array) else np.empty(0, np.int64)
     tensor = borrow(array, name)
-    code, bits = tensor.dtype.code, tensor.dtype.bits
+    kind = tensor.dtype
+    code, bits = kind.code, kind.bits
     if code == 1 or (code == 0 and bits < 32):
         wide = _as(tensor, np.int64)
         if bits == 64 and (wide < 0).any():
@@ -238,13 +243,14 @@ def _as(tensor: Tensor, dtype: type) -> np.ndarray:
 def empty(shape: Sequence[int], like: Tensor, dtype: str | None = None) -> Tensor:
     """A fresh array of the kind that `like` is, and of its dtype unless another is named."""
     owner = like.owner
-    if dtype is None:
-        kind = like.dtype
-        dtype = _NAMES[kind.code, kind.bits]
     if type(owner) is np.ndarray:
-        array = np.empty(shape, numpy_dtype(dtype))
-        dims = array.shape
-        return _bind(_numpy_layout(dims, array.strides, array.dtype, "out"), _address(array), array, dims)
+        array = np.empty(shape, owner.dtype if dtype is None else numpy_dtype(dtype))
+        dims, strides = array.shape, array.strides
+        if dtype is None and dims == like.dims and strides == owner.strides:
+            return _bind(like, _address(array), array, dims)
+        return _bind(_numpy_layout(dims, strides, array.dtype, "out"), _address(array), array, dims)
+    if dtype is None:
+        dtype = dtype_name(like.dtype)
     torch = None if isinstance(owner, np.ndarray) else _torch()
     if torch is None or not isinstance(owner, torch.Tensor):
         return _from_numpy(np.empty(shape, numpy_dtype(dtype)), "out", True)
@@ -256,7 +262,7 @@ def empty(shape: Sequence[int], like: Tensor, dtype: str | None = None) -> Tenso
 
 def lend(view: Tensor, owner: Any) -> np.ndarray:
     """The library's own memory as a NumPy array, which keeps `owner` alive."""
-    dtype = numpy_dtype(_NAMES[view.dtype.code, view.dtype.bits])
+    dtype = numpy_dtype(dtype_name(view.dtype))
     shape = view.shape[: view.ndim]
     strides = [stride * dtype.itemsize for stride in view.strides[: view.ndim]]
     if 0 in shape:
@@ -281,6 +287,8 @@ def numpy_dtype(name: str) -> np.dtype:
 
 def broadcast(*shapes: Sequence[int]) -> list[int]:
     """The broadcast shape for allocating a result; where the shapes disagree the C library says so."""
+    if shapes.count(shapes[0]) == len(shapes):
+        return list(shapes[0])
     rank = max(map(len, shapes))
     result = [1] * rank
     for shape in shapes:

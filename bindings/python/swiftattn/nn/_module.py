@@ -8,7 +8,7 @@ from typing import Any, Mapping
 import numpy as np
 
 from .. import _ffi
-from .._tensor import _NAMES, ArrayLike, borrow, borrow_mask, choice, empty, integer, numpy_dtype, real
+from .._tensor import _NAMES, ArrayLike, borrow, borrow_mask, choice, dtype_name, empty, integer, numpy_dtype, real
 
 _DTYPES = {name: key for key, name in _NAMES.items() if name in ("float32", "float16", "bfloat16", "float64")}
 
@@ -148,7 +148,7 @@ def _detached(array: ArrayLike) -> ArrayLike:
 
 def _view(tensor: _ffi.Tensor, owner: Any) -> np.ndarray:
     """A parameter's elements as an array that keeps the module alive."""
-    dtype = numpy_dtype(_NAMES[tensor.dtype.code, tensor.dtype.bits])
+    dtype = numpy_dtype(dtype_name(tensor.dtype))
     shape = tuple(tensor.shape[: tensor.ndim])
     size = int(np.prod(shape)) * dtype.itemsize
     buffer = (ctypes.c_uint8 * size).from_address(tensor.data)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import _ffi
-from .._tensor import Array, ArrayLike, borrow, borrow_integers, choice, empty, integer, real
+from .._tensor import Array, ArrayLike, borrow, borrow_integers, choice, dtype_name, empty, integer, real
 from ._module import Module, Visibility, count_option
 from .transformer import TransformerEncoderLayer, _Call
 
@@ -100,7 +100,6 @@ class EncoderDecoder(Module):
         """
         source, target = borrow_integers(src, "src"), borrow_integers(tgt, "tgt")
         like = _ffi.Tensor(dtype=self._dtype)
-        like.owner = source.owner
         if memory_key_padding_mask is None:
             memory_key_padding_mask = src_key_padding_mask
         names = ("attn_mask", "tgt_key_padding_mask"), ("attn_mask", "memory_key_padding_mask")
@@ -109,11 +108,12 @@ class EncoderDecoder(Module):
             Visibility(like, None, memory_key_padding_mask, False, names[1]),
             Visibility(like, None, src_key_padding_mask, False, ("attn_mask", "src_key_padding_mask")),
         )
-        out = empty((*target.dims, self._width), like)
+        dtype = dtype_name(self._dtype)
+        out = empty((*target.dims, self._width), source, dtype)
         layers, heads = self._attentions
         attentions = None
         if return_attentions:
-            attentions = empty((layers, *target.dims[:1], heads, *target.dims[1:], *source.dims[1:]), like)
+            attentions = empty((layers, *target.dims[:1], heads, *target.dims[1:], *source.dims[1:]), source, dtype)
         _ffi.encoder_decoder_forward(self._handle, source, target, call.struct, out, attentions)
         return out.owner if attentions is None else (out.owner, attentions.owner)
 

@@ -6,7 +6,7 @@ import ctypes
 from typing import Any, NamedTuple
 
 from .. import _ffi
-from .._tensor import Array, ArrayLike, borrow_integers, choice, empty, integer
+from .._tensor import Array, ArrayLike, borrow_integers, choice, dtype_name, empty, integer
 from ._module import Module, Visibility, count_option
 from .transformer import TransformerEncoderLayer
 
@@ -127,10 +127,10 @@ class TokenModel(Module):
         starts = None if cu_seqlens is None else borrow_integers(cu_seqlens, "cu_seqlens")
         shape, layers = tuple(tokens.dims), self.num_layers
         batch = shape[0] if starts is None else max(starts.dims[0] - 1, 0) if starts.ndim else 0
-        like.owner = tokens.owner
-        out = empty((*(shape if pooling is None else (batch,)), self._width), like)
-        hidden = empty((layers + 1, *shape, self.d_model), like) if return_hidden else None
-        attentions = empty((layers, batch, self.nhead, *shape[-1:] * 2), like) if return_attentions else None
+        dtype = dtype_name(self._dtype)
+        out = empty((*(shape if pooling is None else (batch,)), self._width), tokens, dtype)
+        hidden = empty((layers + 1, *shape, self.d_model), tokens, dtype) if return_hidden else None
+        attentions = empty((layers, batch, self.nhead, *shape[-1:] * 2), tokens, dtype) if return_attentions else None
         call = _ffi.TokenModelCall(
             *(ctypes.sizeof(_ffi.TokenModelCall), choice(_ffi.POOLINGS, pooling, "pooling"), bool(normalize), 0),
             visibility.struct,
