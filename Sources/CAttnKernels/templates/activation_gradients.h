@@ -69,6 +69,7 @@ WORD void activation_gradient_reals(attn_activation activation, int64_t n, const
     WRITE_ROW(ROW_REAL, dx, n, stream, {
       row_load_many(count, ROW_REAL, x, j, v);
       slopes(count, activation, v);
+      if (activation == ATTN_RELU && !stream) row_ask_written(count, ROW_REAL, dx, j);
       EACH(i, count) v[i] *= v_load(grad + j + i * LANES);
     });
     return;

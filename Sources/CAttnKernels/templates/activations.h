@@ -41,6 +41,7 @@ WORD void activate_vectors(attn_dtype dtype, attn_activation activation, int64_t
   WRITE_ROW(dtype, out, n, stream, {
     row_load_many(count, dtype, x, j, v);
     activate_many(count, activation, v);
+    if (activation == ATTN_RELU && !stream) row_ask_written(count, dtype, out, j);
     if (up) EACH(i, count) v[i] *= row_load(dtype, up, j + i * LANES);
   });
 }

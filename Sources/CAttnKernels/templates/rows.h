@@ -4,6 +4,7 @@
 #define ROW_REAL (REAL_IS_FLOAT ? ATTN_F32 : ATTN_F64)
 #define SHORT_SUM 16 /* vectors summed before their sum joins the others: a long running sum would lose digits */
 #define CACHE_LINE 64 /* only whole ones are stored past the caches: one that is also stored to is fetched, and thrown out */
+#define WRITE_AHEAD 512 /* bytes */
 #define PIECE 512    /* elements of a strided row converted at a time: stays in L1 */
 
 /* FUNCTION(dtype, ...) with the dtype as a constant. */
@@ -58,11 +59,17 @@ WORD int64_t row_line(attn_dtype dtype, const void *row, int64_t aligned, int64_
   return line < end ? line : end;
 }
 
-/* Asks for what lies a row behind x[j] and the vectors after it, once for each line, in a pass over a row that is in the cache
- * already: memory works on meanwhile. Behind the last row it asks for nothing that exists, which does no harm. */
+/* Asks for what lies n elements behind x[j] and the vectors after it, once for each line. With the row's length as n, in a pass
+ * over a row that is in the cache already, memory works on the next one meanwhile. Behind the last row it asks for nothing that
+ * exists, which does no harm. */
 WORD void row_ask(const int count, attn_dtype dtype, const void *row, int64_t n, int64_t j) {
   const int size = (int)attn_dtype_size(dtype), step = LANES * size < CACHE_LINE ? CACHE_LINE / (LANES * size) : 1;
   EACH(i, (count + step - 1) / step) __builtin_prefetch((const char *)row + (n + j + i * step * LANES) * size);
+}
+
+/* Asks for lines before they are stored to: worth it where a row takes next to no arithmetic. */
+WORD void row_ask_written(const int count, attn_dtype dtype, const void *row, int64_t j) {
+  row_ask(count, dtype, row, WRITE_AHEAD / (int64_t)attn_dtype_size(dtype), j);
 }
 
 /* What is left behind the whole vectors of a row of n elements. A row of at least one vector has it as the upper lanes of
