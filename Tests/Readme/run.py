@@ -29,7 +29,7 @@ def output_of(*command: str, **options) -> str:
 
 def run_c(folder: Path) -> str:
     prefix = folder / "prefix"
-    output_of("make", "-s", "install", f"PREFIX={prefix}", cwd=ROOT)
+    output_of("make", "-s", "install", f"PREFIX={prefix}", cwd=ROOT, env=os.environ | {"MAKEFLAGS": ""})
     (folder / "app.c").write_text(quickstart("c"))
     environment = os.environ | {"PKG_CONFIG_PATH": str(prefix / "lib/pkgconfig")}
     flags = output_of("pkg-config", "--cflags", "--libs", "swiftattn", env=environment).split()
