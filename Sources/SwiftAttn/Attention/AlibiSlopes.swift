@@ -14,7 +14,7 @@ public func alibiSlopes(out: Tensor) throws(Failure) {
     guard out.dtype == .float32 || out.dtype == .float64 else {
         throw .dtype("out: dtype is \(out.dtype), expected float32 or float64")
     }
-    _ = try out.checkedOutput("out")
+    try out.checkOutput("out")
     let heads = out.shape[0]
     if heads == 0 { return }
     let n = 1 << (Int.bitWidth - 1 - heads.leadingZeroBitCount)

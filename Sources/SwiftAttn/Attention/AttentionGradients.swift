@@ -29,7 +29,7 @@ final class AttentionGradients {
                _ options: AttentionOptions) throws(Failure) {
         try outGradient.expect(dtype: out.dtype, "grad_out", as: "out")
         try outGradient.expect(shape: out.shape, "grad_out")
-        _ = try outGradient.checked("grad_out")
+        try outGradient.check("grad_out")
         try dq?.expectOutput(like: query, "dq", as: "query")
         try dk?.expectOutput(like: key, "dk", as: "key")
         try dv?.expectOutput(like: value, "dv", as: "value")

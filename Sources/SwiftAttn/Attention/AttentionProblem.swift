@@ -233,11 +233,11 @@ extension AttentionProblem {
                                      weights: Tensor?, weightsShape: Dims) throws(Failure) {
         try out.expect(dtype: query.dtype, "out", as: "query")
         try out.expect(shape: outShape, "out")
-        _ = try out.checked("out")
+        try out.check("out")
         if let lse {
             try lse.expect(dtype: query.dtype.computing, "lse", as: "the sum")
             try lse.expect(shape: lseShape, "lse")
-            _ = try lse.checked("lse")
+            try lse.check("lse")
         }
         if let weights {
             guard weights.dtype == .float32 || weights.dtype == query.dtype else {
@@ -252,9 +252,9 @@ extension AttentionProblem {
     func checkOutputs(_ query: Tensor, _ key: Tensor, _ value: Tensor, _ options: AttentionOptions,
                       _ out: Tensor, _ lse: Tensor?, _ weights: Tensor?,
                       as names: (key: StaticString, value: StaticString) = ("key", "value")) throws(Failure) {
-        _ = try out.checkedOutput("out")
-        _ = try lse?.checkedOutput("lse")
-        _ = try weights?.checkedOutput("weights")
+        try out.checkOutput("out")
+        try lse?.checkOutput("lse")
+        try weights?.checkOutput("weights")
         let first = Output("out", out), second = Output("lse", lse), third = Output("weights", weights)
         try first?.expectApart(from: query, key, value, options, as: names)
         try second?.expectApart(from: query, key, value, options, as: names)
@@ -302,7 +302,7 @@ extension AttentionProblem {
 
     private func perHead(_ tensor: Tensor?, _ name: StaticString, _ heads: Int) throws(Failure) -> [Double] {
         guard let tensor else { return [] }
-        _ = try tensor.checked(name)
+        try tensor.check(name)
         let wide = description.dtype == ATTN_F64
         guard tensor.dtype == .float32 || (wide && tensor.dtype == .float64) else {
             throw .dtype("\(name): dtype is \(tensor.dtype), expected float32\(wide ? " or float64" : "")")

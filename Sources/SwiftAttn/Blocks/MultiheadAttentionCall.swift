@@ -106,7 +106,7 @@ extension MultiheadAttention {
         var shape = query.shape.withLast(keys + extraKeys)
         if !call.averagesWeights { shape.insert(options.heads, at: shape.count - 2) }
         try weights.expect(shape: shape, "weights")
-        _ = try weights.checkedOutput("weights")
+        try weights.checkOutput("weights")
     }
 
     /// (B, heads, T, S) -> (B, T, S): a product with a row of 1 / heads.

@@ -103,7 +103,7 @@ extension MaskedShape {
     }
 
     private func expectMask(_ mask: Tensor, _ name: StaticString) throws(Failure) {
-        _ = try mask.checked(name)
+        try mask.check(name)
         guard mask.dtype == .bool || mask.dtype == .float32 || mask.dtype == dtype else {
             throw .dtype("\(name): dtype is \(mask.dtype), expected bool, float32\(dtype == .float32 ? "" : " or \(dtype)")")
         }

@@ -60,14 +60,8 @@ public struct Tensor: @unchecked Sendable {
 // MARK: Checks that every operation shares
 
 extension Tensor {
-    /// A tensor whose elements can be reached: sizes not negative, addresses that do not overflow, data aligned.
-    @inline(__always)
-    func checked(_ name: StaticString) throws(Failure) -> Tensor {
-        try check(name)
-        return self
-    }
-
-    private func check(_ name: StaticString) throws(Failure) {
+    /// The elements can be reached: sizes not negative, addresses that do not overflow, data aligned.
+    func check(_ name: StaticString) throws(Failure) {
         for i in 0..<rank where shape[i] < 0 {
             throw .shape("\(name): dim \(i) is \(shape[i]), expected at least 0")
         }
@@ -82,6 +76,13 @@ extension Tensor {
         guard span.lower >= 0 else {
             throw .shape("\(name): shape \(shape) with strides \(strides) reaches below address 0")
         }
+    }
+
+    /// This view, for what else is expected of it.
+    @inline(__always)
+    func checked(_ name: StaticString) throws(Failure) -> Tensor {
+        try check(name)
+        return self
     }
 
     /// Whether each dim steps beyond all that the ones behind it cover, as in row-major order.
@@ -100,13 +101,7 @@ extension Tensor {
 
     /// An output: also no two elements in one place. Seen from the smallest stride up, each dim must step beyond all that the
     /// ones before it cover.
-    @inline(__always)
-    func checkedOutput(_ name: StaticString) throws(Failure) -> Tensor {
-        try checkOutput(name)
-        return self
-    }
-
-    private func checkOutput(_ name: StaticString) throws(Failure) {
+    func checkOutput(_ name: StaticString) throws(Failure) {
         try check(name)
         if isEmpty || stepsGrow { return }
         var covered = 1
@@ -116,6 +111,13 @@ extension Tensor {
             }
             covered += (shape[i] - 1) * abs(strides[i])
         }
+    }
+
+    /// This view, for what else is expected of it.
+    @inline(__always)
+    func checkedOutput(_ name: StaticString) throws(Failure) -> Tensor {
+        try checkOutput(name)
+        return self
     }
 
     func expectFloating(_ name: StaticString) throws(Failure) {

@@ -20,7 +20,7 @@ public func embeddingBackward(gradOut: Tensor, ids: Tensor, dtable: Tensor) thro
     try dtable.expect(dtype: gradOut.dtype, "dtable", as: "grad_out")
     let columns = gradOut.shape[gradOut.rank - 1], entries = dtable.shape[0]
     guard dtable.shape[1] == columns else { throw .shape("dtable: shape is \(dtable.shape), grad_out has \(columns) columns") }
-    _ = try dtable.checkedOutput("dtable")
+    try dtable.checkOutput("dtable")
     try expectApart([("dtable", dtable)], from: [("grad_out", gradOut), ("ids", ids)])
     try ids.checkIndices("ids", 0..<entries)
     if dtable.isEmpty { return }

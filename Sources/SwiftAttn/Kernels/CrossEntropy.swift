@@ -41,7 +41,7 @@ private func run(_ logits: Tensor, _ targets: Tensor, _ ignored: Int, _ smoothin
         guard loss.dtype == logits.dtype.computing else {
             throw .dtype("loss: dtype is \(loss.dtype), expected \(logits.dtype.computing)")
         }
-        _ = try loss.checkedOutput("loss")
+        try loss.checkOutput("loss")
         try Output("loss", loss)?.expectApart(from: logits, "logits")
         try Output("loss", loss)?.expectApart(from: targets, "targets")
     }

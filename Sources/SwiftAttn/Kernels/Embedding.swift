@@ -25,7 +25,7 @@ public func embedding(_ ids: Tensor, table: Tensor, residual: Tensor? = nil, out
     let added = try residual?.broadcast(toShape: shape, "residual")
     try out.expect(dtype: table.dtype, "out", as: "table")
     try out.expect(shape: shape, "out")
-    _ = try out.checkedOutput("out")
+    try out.checkOutput("out")
     let written = Output("out", out)
     try written?.expectApart(from: ids, "ids")
     try written?.expectApart(from: table, "table")

@@ -16,7 +16,7 @@ public func sample(_ logits: Tensor, options: SamplingOptions = SamplingOptions(
     let problem = try SamplingProblem(logits, options)
     try out.expect(shape: logits.leading(1).shape, "out")
     try out.expectIndices("out")
-    _ = try out.checkedOutput("out")
+    try out.checkOutput("out")
     try Output("out", out)?.expectApart(from: logits, "logits")
     try Output("out", out)?.expectApart(from: options.previousTokens, "previous_tokens")
     if out.isEmpty { return }

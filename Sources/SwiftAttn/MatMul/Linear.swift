@@ -36,7 +36,7 @@ private func run(_ x: Tensor, _ weight: Tensor, _ packed: PackedWeight?, _ bias:
     try residual?.expect(dtype: x.dtype, "residual", as: "x")
     try out.expect(dtype: x.dtype, "out", as: "x")
     try out.expect(shape: shape, "out")
-    _ = try out.checkedOutput("out")
+    try out.checkOutput("out")
     let written = Output("out", out)
     try written?.expectApart(from: x, "x")
     try written?.expectApart(from: weight, "weight")

@@ -30,7 +30,7 @@ public func matmul(_ a: Tensor, _ b: Tensor, precision: Precision = .highest, ou
     if a.rank > 1 { shape.append(m) }
     if b.rank > 1 { shape.append(n) }
     try out.expect(shape: Dims(shape), "out")
-    _ = try out.checkedOutput("out")
+    try out.checkOutput("out")
     try Output("out", out)?.expectApart(from: a, "a")
     try Output("out", out)?.expectApart(from: b, "b")
 
