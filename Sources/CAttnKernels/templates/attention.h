@@ -54,8 +54,12 @@ static void attend_chunk(work *w, state *state, int64_t begin) {
     if (w->few) few_softmax_step(w, state, n);
     else softmax_step(w, state, n);
     if (w->problem->dropout_threshold) drop(w, w->s, key, n);
-    if (w->few) few_accumulate(w, state, key, n);
-    else accumulate(w, state, key, n);
+    lines v = values_at(w, key, n);
+    const bool apart = set_apart_nonfinite(w, &v, key, n);
+    if (apart) v = (lines){ (const char *)w->values, REAL_DTYPE, w->problem->value_dim, 1 };
+    if (w->few) few_accumulate(w, state, &v, key, n);
+    else accumulate(w, state, &v, key, n);
+    if (apart) add_nonfinite(w, state, key, n);
   }
 }
 

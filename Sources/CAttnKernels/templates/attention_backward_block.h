@@ -115,7 +115,7 @@ static void add_to_keys(backward *g, int64_t key, int64_t n, const real *weight,
     if (!part.vecs) continue;
     for (int64_t j = 0; j < part.keys; j++) row[j] = weight + (part.key + j) * TILE + part.lane;
     product_block(part.keys, PADDED(x->dim) / LANES, rows_of_strip(w, &part), row, 1,
-                  x->of.data + part.lane * x->of.step, x->of.step, sums + part.key * step, step, true);
+                  x->of.data + part.lane * x->of.step, x->of.step, sums + part.key * step, step, true, NULL);
   }
   add_odd_rows(g, key, n, weight, x, sums, step);
 }
@@ -165,6 +165,6 @@ static void add_to_queries(backward *g, int64_t key, int64_t n) {
     const int64_t rows = rows_of_strip(w, &part);
     for (int r = 0; r < rows; r++) column[r] = g->ds + part.key * TILE + lane + r;
     product_block(rows, width / LANES, part.keys, column, TILE, k.data + part.key * k.step, k.step,
-                  g->dq + lane * width, width, true);
+                  g->dq + lane * width, width, true, NULL);
   }
 }

@@ -50,11 +50,9 @@ static void few_scores(work *w, int64_t key, int64_t n) {
     for (int64_t j = n; j % LANES; j++) w->s[r * KEYS + j] = -INFINITE;
 }
 
-/* s becomes p; m, l and o of the state move on to the new maximum. */
+/* softmax_step, with the same sums. */
 static void few_softmax_step(work *w, state *state, int64_t n) {
-  const vec c = v_set1(w->c);
-  const int64_t dv = w->problem->value_dim;
-  real top[STREAM_ROWS + LANES], decay[STREAM_ROWS + LANES], sum[STREAM_ROWS + LANES]; /* [rows], and idle lanes */
+  real top[STREAM_ROWS + LANES], sum[STREAM_ROWS + LANES]; /* [rows], and idle lanes */
   for (int v = 0; v < w->vecs; v++) {
     v_store(top + v * LANES, v_set1(LOWEST));
     v_store(sum + v * LANES, (vec){0});
@@ -67,13 +65,19 @@ static void few_softmax_step(work *w, state *state, int64_t n) {
   }
   for (int v = 0; v < w->vecs; v++) {
     const vec old = v_load(state->m + v * LANES), m = v_max(v_load(top + v * LANES), old);
-    v_store(decay + v * LANES, v_exp2((old - m) * c));
+    vec decay = old - m;
+    v_exp2s_fall(1, &decay, w->c);
+    v_store(w->decay + v * LANES, decay);
     v_store(state->m + v * LANES, m);
   }
   for (int r = 0; r < w->rows; r++) {
     real *s = w->s + r * KEYS;
     const vec m = v_set1(state->m[r]);
-    for (int64_t j = 0; j < n; j += LANES) v_store(s + j, v_exp2((v_load(s + j) - m) * c));
+    for (int64_t j = 0; j < n; j += LANES) {
+      vec p = v_load(s + j) - m;
+      v_exp2s_fall(1, &p, w->c);
+      v_store(s + j, p);
+    }
   }
   for (int r = 0; r < w->rows; r += 4) { /* in the order of the keys; four sums wait for one another's additions */
     const real *p[4];
@@ -86,12 +90,7 @@ static void few_softmax_step(work *w, state *state, int64_t n) {
   }
   for (int v = 0; v < w->vecs; v++) {
     real *l = state->l + v * LANES;
-    v_store(l, v_fma(v_load(l), v_load(decay + v * LANES), v_load(sum + v * LANES)));
-  }
-  for (int r = 0; r < w->rows; r++) {
-    if (decay[r] == 1) continue;
-    const vec factor = v_set1(decay[r]);
-    for (int64_t i = r * dv; i < (r + 1) * dv; i += LANES) v_store(state->o + i, v_load(state->o + i) * factor);
+    v_store(l, v_fma(v_load(l), v_load(w->decay + v * LANES), v_load(sum + v * LANES)));
   }
 }
 
@@ -102,10 +101,11 @@ static void few_softmax_step(work *w, state *state, int64_t n) {
 #define WIDE_ROWS 2
 #define WIDE_VECS (2 * PRODUCT_VECS)
 
-/* o[i][d] += sum over j < n of p[i][j] v[j][d] for vecs vectors of d, as product_tile sums; rows of v, as operands_lie says,
- * `step` bytes apart. Pairs of keys are made on the way: they serve so few rows that a block of them would cost as much. */
+/* o[i][d] = decay[i] o[i][d] + sum over j < n of p[i][j] v[j][d] for vecs vectors of d, as product_tile sums; rows of v, as
+ * operands_lie says, `step` bytes apart. Pairs of keys are made on the way: they serve so few rows that a block of them would
+ * cost as much. */
 WORD void weigh_of(const attn_dtype dtype, const int rows, const int vecs, int64_t n, const operand *const *p, const char *v,
-                   int64_t step, real *o, int64_t o_step, ahead *next) {
+                   int64_t step, const real *decay, real *o, int64_t o_step, ahead *next) {
   const int64_t bytes = vecs * LANES * OPERAND_BYTES(dtype);
   const int lines = vecs > WEIGHED_VECS ? 0 : (int)(bytes + 63) / 64;
   ahead later = *next;
@@ -133,11 +133,11 @@ WORD void weigh_of(const attn_dtype dtype, const int rows, const int vecs, int64
 #pragma clang loop unroll(full)
     for (int k = 0; k < vecs; k++) {
       real *out = o + i * o_step + k * LANES;
-      v_store(out, v_load(out) + sum[i][k]);
+      v_store(out, v_fma(v_load(out), v_set1(decay[i]), sum[i][k]));
     }
 }
 
-#define WEIGH(DTYPE, R, V) weigh_of(DTYPE, R, V, n, p, v, step, o, o_step, next); break
+#define WEIGH(DTYPE, R, V) weigh_of(DTYPE, R, V, n, p, v, step, decay, o, o_step, next); break
 #define WEIGH_ALL(DTYPE, rows, vecs)                     \
   switch (vecs == VALUE_VECS ? rows : rows + 4) {        \
     case 1: WEIGH(DTYPE, 1, VALUE_VECS);                 \
@@ -152,36 +152,42 @@ WORD void weigh_of(const attn_dtype dtype, const int rows, const int vecs, int64
 
 /* v of a dtype whose operands lie. */
 static void weigh(attn_dtype dtype, int64_t rows, int64_t vecs, int64_t n, const operand *const *p, const char *v, int64_t step,
-                  real *o, int64_t o_step, ahead *next) {
+                  const real *decay, real *o, int64_t o_step, ahead *next) {
   if (vecs <= WEIGHED_VECS) {
     OF_LYING(dtype, WEIGH_ALL, rows, vecs);
-  } else if (rows == 1) weigh_of(REAL_DTYPE, 1, WIDE_VECS, n, p, v, step, o, o_step, next);
-  else weigh_of(REAL_DTYPE, WIDE_ROWS, WIDE_VECS, n, p, v, step, o, o_step, next);
+  } else if (rows == 1) weigh_of(REAL_DTYPE, 1, WIDE_VECS, n, p, v, step, decay, o, o_step, next);
+  else weigh_of(REAL_DTYPE, WIDE_ROWS, WIDE_VECS, n, p, v, step, decay, o, o_step, next);
 }
 
-static void few_accumulate(work *w, state *state, int64_t key, int64_t n) {
+static void few_accumulate(work *w, const state *state, const lines *v, int64_t key, int64_t n) {
   const attn_problem *P = w->problem;
   const int64_t dv = P->value_dim;
   const operand *p[STREAM_ROWS];
   for (int r = 0; r < w->rows; r++) p[r] = operand_reals(w->s + r * KEYS, n, w->p + r * GROUPS(KEYS));
-  const lines v = values_of(w, state, key, n);
-  const int64_t size = (int64_t)attn_dtype_size(v.dtype), step = v.row * size;
-  if (operands_lie(v.dtype, v.element, dv) && dv % (VALUE_VECS * LANES) == 0) {
-    const bool wide = PRODUCT_VECS == 4 && DEPTH == 1 && v.dtype == REAL_DTYPE && dv == WIDE_VECS * LANES;
+  const int64_t size = (int64_t)attn_dtype_size(v->dtype), step = v->row * size;
+  if (operands_lie(v->dtype, v->element, dv) && dv % (VALUE_VECS * LANES) == 0) {
+    const bool wide = PRODUCT_VECS == 4 && DEPTH == 1 && v->dtype == REAL_DTYPE && dv == WIDE_VECS * LANES;
     const int64_t most_rows = wide ? WIDE_ROWS : WEIGHED_ROWS, most_vecs = wide ? WIDE_VECS : WEIGHED_VECS;
     ahead later = rows_ahead(w, w->v, P->v, key, dv, n * dv * (int64_t)attn_dtype_size(P->kv_dtype));
     for (int64_t d = 0, vecs; d < dv; d += vecs * LANES) {
       vecs = dv - d < most_vecs * LANES ? VALUE_VECS : most_vecs;
       for (int64_t r = 0, some; r < w->rows; r += some) {
         some = w->rows - r < most_rows ? w->rows - r : most_rows;
-        weigh(v.dtype, some, vecs, n, p + r, v.first + d * size, step, state->o + r * dv + d, dv, &later);
+        weigh(v->dtype, some, vecs, n, p + r, v->first + d * size, step, w->decay + r, state->o + r * dv + d, dv, &later);
       }
     }
     return;
   }
-  const column_operands columns = operand_columns(v.dtype, v.first, v.row, v.element, n, dv, w->v_block);
+  const column_operands columns = operand_columns(v->dtype, v->first, v->row, v->element, n, dv, w->v_block);
   for (int64_t d = 0; d < dv; d += PRODUCT_VECS * LANES) {
     const int64_t left = (dv - d) / LANES, vecs = left < PRODUCT_VECS ? left : PRODUCT_VECS;
-    product_block(w->rows, vecs, GROUPS(n), p, 1, columns.first + d, columns.step, state->o + d, dv, true);
+    real sums[STREAM_ROWS][PRODUCT_VECS * LANES];
+    product_block(w->rows, vecs, GROUPS(n), p, 1, columns.first + d, columns.step, sums[0], PRODUCT_VECS * LANES, false,
+                  NULL);
+    for (int r = 0; r < w->rows; r++)
+      for (int64_t i = 0; i < vecs * LANES; i += LANES) {
+        real *o = state->o + r * dv + d + i;
+        v_store(o, v_fma(v_load(o), v_set1(w->decay[r]), v_load(sums[r] + i)));
+      }
   }
 }

@@ -97,7 +97,7 @@ static void strip_product(const strip *part, int64_t groups, const operand **row
   for (int64_t d = 0, most = summed(groups); d == 0 || d < groups; d += most) {
     const int64_t some = groups - d < most ? groups - d : most;
     product_block(part->keys, part->vecs, some, row + part->key, step, b + d * TILE + part->lane, TILE,
-                  out + part->key * TILE + part->lane, TILE, d > 0);
+                  out + part->key * TILE + part->lane, TILE, d > 0, NULL);
     for (int64_t j = part->key; j < part->key + part->keys; j++) row[j] += some * step;
   }
 }

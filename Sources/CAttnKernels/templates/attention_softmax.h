@@ -1,30 +1,34 @@
 /* The step of the online softmax over a block of keys, and dropout on its probabilities. */
 
-/* s becomes p; m, l and o of the state move on to the new maximum. */
+/* Scores of `count` keys become probabilities, which are added to sum. */
+WORD vec probabilities(const int count, real *s, vec m, real c, vec sum) {
+  vec p[MANY];
+  EACH(i, count) p[i] = v_load(s + i * TILE) - m;
+  v_exp2s_fall(count, p, c);
+  EACH(i, count) {
+    v_store(s + i * TILE, p[i]);
+    sum += p[i];
+  }
+  return sum;
+}
+
+/* s becomes p; m and l of the state move on to the new maximum, o will with the products to come. */
 static void softmax_step(work *w, state *state, int64_t n) {
-  const vec c = v_set1(w->c);
-  const int64_t dv = w->problem->value_dim;
+  const real c = w->c;
   for (int v = 0; v < w->vecs; v++) {
     real *s = w->s + v * LANES;
     vec top = v_load(s);
     for (int64_t j = 1; j < n; j++) top = v_max(v_load(s + j * TILE), top);
     const vec old = v_load(state->m + v * LANES);
     const vec m = v_max(top, old);
-    const vec decay = v_exp2((old - m) * c);
-    vec sum = {0};
-    for (int64_t j = 0; j < n; j++) {
-      const vec x = v_load(s + j * TILE);
-      const vec p = v_exp2((x - m) * c);
-      sum += p;
-      v_store(s + j * TILE, p);
-    }
+    vec decay = old - m, sum = {0};
+    v_exp2s_fall(1, &decay, c);
+    int64_t j = 0;
+    for (; j + MANY <= n; j += MANY) sum = probabilities(MANY, s + j * TILE, m, c, sum);
+    for (; j < n; j++) sum = probabilities(1, s + j * TILE, m, c, sum);
     v_store(state->m + v * LANES, m);
     v_store(state->l + v * LANES, v_fma(v_load(state->l + v * LANES), decay, sum));
-    if (!v_any(decay != v_set1(1))) continue;
-    for (int64_t d = 0; d < dv; d++) {
-      real *o = state->o + d * TILE + v * LANES;
-      v_store(o, v_load(o) * decay);
-    }
+    v_store(w->decay + v * LANES, decay);
   }
 }
 

@@ -153,7 +153,7 @@ static __attribute__((noinline)) void mend_products(const key_operand *a, const 
     if (!any && !hard_key) continue;
     for (int64_t d = 0, most = summed(dims); d == 0 || d < dims; d += most) {
       const operand *from = row[j] + d * step;
-      product_block(1, vecs, least(dims - d, most), &from, step, x + d * TILE, TILE, again, TILE, d > 0);
+      product_block(1, vecs, least(dims - d, most), &from, step, x + d * TILE, TILE, again, TILE, d > 0, NULL);
     }
     for (int v = 0; v < vecs; v++) {
       real *to = s + j * TILE + v * LANES;

@@ -91,13 +91,21 @@ static void tile_scores(work *w, int64_t key, int64_t n, terms until) {
 
 /* ---- probabilities ---- */
 
+/* o of a vector of lanes moves on to the new maximum: products of tiles go on from what is there. */
+static void rescale(const work *w, const state *state, int v, vec decay) {
+  if (!v_any(decay != v_set1(1))) return;
+  for (int64_t d = 0; d < w->problem->value_dim; d++) {
+    real *o = state->o + d * TILE + v * LANES;
+    v_store(o, v_load(o) * decay);
+  }
+}
+
 /* softmax_step of attention_softmax.h, p going straight to its parts; s is kept where it is wanted. */
 static void tile_softmax_step(lanes_part *u, int64_t n, bool keep) {
   work *w = u->w;
   group *g = u->group;
   state *state = u->state;
   const vec c = v_set1(w->c);
-  const int64_t dv = w->problem->value_dim;
   for (int v = 0; v < w->vecs; v++) {
     real *s = w->s + v * LANES;
     vec tops[4]; /* a maximum waits for the one before it */
@@ -126,11 +134,7 @@ static void tile_softmax_step(lanes_part *u, int64_t n, bool keep) {
     clear_pairs(u->p, n, v);
     v_store(state->m + v * LANES, m);
     v_store(state->l + v * LANES, v_fma(v_load(state->l + v * LANES), decay, sum));
-    if (!v_any(decay != v_set1(1))) continue;
-    for (int64_t d = 0; d < dv; d++) {
-      real *o = state->o + d * TILE + v * LANES;
-      v_store(o, v_load(o) * decay);
-    }
+    rescale(w, state, v, decay);
   }
 }
 
@@ -139,6 +143,7 @@ static void dropped_softmax_step(lanes_part *u, int64_t key, int64_t n) {
   softmax_step(w, u->state, n);
   drop(w, w->s, key, n);
   for (int v = 0; v < w->vecs; v++) {
+    rescale(w, u->state, v, v_load(w->decay + v * LANES));
     for (int64_t j = 0; j < n; j += 2) {
       const real *s = w->s + j * TILE + v * LANES;
       put_pairs(u->p, j, v, v_load(s), j + 1 < n ? v_load(s + TILE) : (vec){0});

@@ -27,9 +27,11 @@ static const real *value_row(work *w, const lines *v, int64_t j, real *copy) {
   return copy;
 }
 
+static bool is_finite(real x) { return x * TO_INFINITY * 0 == 0; }
+
 /* Where some rows do not see some keys, p = 0 must hide NaN and Inf values: 0 * NaN would not. Such elements become 0 in
- * w->values and are added to the rows that see them. False: there are none. */
-static bool set_apart_nonfinite(work *w, state *state, const lines *v, int64_t key, int64_t n) {
+ * w->values, to be added by add_nonfinite. False: there are none. */
+static bool set_apart_nonfinite(work *w, const lines *v, int64_t key, int64_t n) {
   if (!w->sequence->mask && !boundary(w, key, n)) return false;
   const int64_t dv = w->problem->value_dim;
   bool finite = true;
@@ -38,30 +40,29 @@ static bool set_apart_nonfinite(work *w, state *state, const lines *v, int64_t k
   for (int64_t j = 0; j < n; j++) {
     real *value = w->values + j * dv;
     load_row(v->dtype, v->first + j * v->row * (int64_t)attn_dtype_size(v->dtype), v->element, dv, value);
-    for (int64_t d = 0; d < dv; d++) {
-      const real x = value[d];
-      if (x * TO_INFINITY * 0 == 0) continue;
-      value[d] = 0;
-      for (int r = 0; r < w->rows; r++)
-        if (sees(w, r, key, j)) state->o[d * w->o_dim + r * w->o_row] += w->s[j * w->s_key + r * w->s_row] * x;
-    }
+    for (int64_t d = 0; d < dv; d++)
+      if (!is_finite(value[d])) value[d] = 0;
   }
   return true;
 }
 
-/* v of a block of keys, without what is set apart. */
-static lines values_of(work *w, state *state, int64_t key, int64_t n) {
-  const attn_problem *P = w->problem;
-  const int64_t dv = P->value_dim;
+/* What was set apart, behind the products: added to the rows that see it. */
+static void add_nonfinite(work *w, const state *state, int64_t key, int64_t n) {
   const lines v = values_at(w, key, n);
-  return set_apart_nonfinite(w, state, &v, key, n) ? (lines){ (const char *)w->values, REAL_DTYPE, dv, 1 } : v;
+  for (int64_t j = 0; j < n; j++) {
+    const real *value = value_row(w, &v, j, w->values);
+    for (int64_t d = 0; d < w->problem->value_dim; d++) {
+      if (is_finite(value[d])) continue;
+      for (int r = 0; r < w->rows; r++)
+        if (sees(w, r, key, j)) state->o[d * w->o_dim + r * w->o_row] += w->s[j * w->s_key + r * w->s_row] * value[d];
+    }
+  }
 }
 
-/* o += p v: as a product, rows = value dims, sum over keys. */
-static void accumulate(work *w, state *state, int64_t key, int64_t n) {
+/* o becomes decay o + p v: as a product, rows = value dims, sum over keys. */
+static void accumulate(work *w, const state *state, const lines *v, int64_t key, int64_t n) {
   const int64_t dv = w->problem->value_dim;
-  const lines v = values_of(w, state, key, n);
-  const column_operands columns = operand_columns(v.dtype, v.first, v.row, v.element, n, dv, w->v_block);
+  const column_operands columns = operand_columns(v->dtype, v->first, v->row, v->element, n, dv, w->v_block);
   const operand *p = operand_lanes(w->s, n, w->vecs, TILE, w->p);
   const operand *column[PRODUCT_SUMS];
   for (int64_t d = 0; d < dv; d += PRODUCT_SUMS) {
@@ -73,7 +74,7 @@ static void accumulate(work *w, state *state, int64_t key, int64_t n) {
       const int64_t first = part.key / DEPTH, groups = GROUPS(part.key + part.keys) - first;
       for (int64_t i = 0; i < some; i++) column[i] = columns.first + (d + i) * columns.next + first * columns.step;
       product_block(some, part.vecs, groups, column, columns.step, p + first * TILE + lane, TILE, state->o + d * TILE + lane,
-                    TILE, true);
+                    TILE, true, w->decay + lane);
     }
   }
 }

@@ -56,6 +56,7 @@ typedef struct work {
   int64_t query[TILE];
   int64_t first_key[TILE], last_key[TILE]; /* row r sees keys [first_key, last_key) as far as the mask allows */
   real slope[TILE];                        /* ALiBi */
+  real decay[TILE];                        /* what a block's new maxima make of the o that is there, until it is applied */
   const char *k, *v;           /* of the tile's key/value head */
   const float *k_scales, *v_scales; /* likewise; NULL unless k and v are int8 */
   const void *mask_row[TILE];

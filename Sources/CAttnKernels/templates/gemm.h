@@ -78,15 +78,17 @@ static void pack_a(attn_dtype dtype, const attn_matrix *a, int64_t m, int64_t k,
 #define ASKING_FROM 5
 #define ASKING_TO (8 * PRODUCT_ROWS)
 
-#define ASKING(R) \
-  static void asking_##R(PRODUCT_ARGUMENTS) { product_tile(R, PRODUCT_VECS, true, n, a, a_step, b, b_step, c, c_step, add); }
+#define ASKING(R)                                                                       \
+  static void asking_##R(PRODUCT_ARGUMENTS) {                                           \
+    product_tile(R, PRODUCT_VECS, true, n, a, a_step, b, b_step, c, c_step, add, decay); \
+  }
 ASKING(1) ASKING(2) ASKING(3) ASKING(4) ASKING(5) ASKING(6)
 static const product_fn asking_products[PRODUCT_ROWS] = { asking_1, asking_2, asking_3, asking_4, asking_5, asking_6 };
 
 WORD void asking_block(int64_t rows, PRODUCT_ARGUMENTS) {
   for (int64_t i = 0, some; i < rows; i += some) {
     some = tile_rows(rows - i, PRODUCT_ROWS);
-    asking_products[some - 1](n, a + i, a_step, b, b_step, c + i * c_step, c_step, add);
+    asking_products[some - 1](n, a + i, a_step, b, b_step, c + i * c_step, c_step, add, decay);
   }
 }
 
@@ -96,8 +98,8 @@ static void multiply(int64_t m, int64_t k, const void *block, const void *panel,
     const int64_t some = m - i < POINTED_ROWS ? m - i : POINTED_ROWS;
     real *out = (real *)c + i * c_step;
     for (int64_t r = 0; r < some; r++) row[r] = (const operand *)block + (i + r) * GROUPS(k);
-    if (m >= ASKING_FROM && m <= ASKING_TO) asking_block(some, GROUPS(k), row, 1, panel, GEMM_NR, out, c_step, add);
-    else product_block(some, PRODUCT_VECS, GROUPS(k), row, 1, panel, GEMM_NR, out, c_step, add);
+    if (m >= ASKING_FROM && m <= ASKING_TO) asking_block(some, GROUPS(k), row, 1, panel, GEMM_NR, out, c_step, add, NULL);
+    else product_block(some, PRODUCT_VECS, GROUPS(k), row, 1, panel, GEMM_NR, out, c_step, add, NULL);
   }
 }
 

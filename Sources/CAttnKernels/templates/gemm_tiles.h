@@ -169,7 +169,7 @@ static __attribute__((noinline)) void mend(int64_t m, uint32_t rows, char *block
     row[count] = lines[count];
     number[count++] = i;
   }
-  product_block(count, 1, k, row, 1, floats, LANES, mended, LANES, false);
+  product_block(count, 1, k, row, 1, floats, LANES, mended, LANES, false, NULL);
   for (int i = 0; i < count; i++) {
     real *to = sums + number[i] * step;
     v_store(to, v_select(v_lanes_of(rows >> number[i] & 1 ? 0xffff : lanes), v_load(mended + i * LANES), v_load(to)));

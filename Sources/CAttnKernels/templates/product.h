@@ -3,15 +3,17 @@
  *   c[i][lane] (+)= sum over p of a[i][p * a_step] * b[p * b_step + lane]
  *
  * An operand is a number, or a group of DEPTH numbers of which one instruction takes the scalar product; the vocabulary
- * has the words for it (operand, v_operands, v_repeat, v_dot) and operands_*.h the ways in and out of memory.
+ * has the words for it (operand, v_operands, v_repeat, v_dot) and operands_*.h the ways in and out of memory. Where there is a
+ * decay, of each lane, c becomes decay c + sum.
  *
  * Each sum starts from zero and runs over p in order, so its bits depend on n and the operands alone. The arch file
  * defines PRODUCT_VECS, the widest tile that fits the registers with PRODUCT_ROWS rows: PRODUCT_ROWS * PRODUCT_VECS
  * accumulators + PRODUCT_VECS of b + 1 of a. Where there are fewer lanes than that, taller tiles keep as many
  * multiply-adds in flight. */
 #define PRODUCT_SUMS (PRODUCT_ROWS * PRODUCT_VECS)
-#define PRODUCT_ARGUMENTS                                                                              \
-  int64_t n, const operand *const *a, int64_t a_step, const operand *b, int64_t b_step, real *c, int64_t c_step, bool add
+#define PRODUCT_ARGUMENTS                                                                                                   \
+  int64_t n, const operand *const *a, int64_t a_step, const operand *b, int64_t b_step, real *c, int64_t c_step, bool add, \
+      const real *decay
 
 /* asks: b comes from memory, and what lies behind it is next. */
 WORD void product_tile(const int rows, const int vecs, const bool asks, PRODUCT_ARGUMENTS) {
@@ -43,12 +45,15 @@ WORD void product_tile(const int rows, const int vecs, const bool asks, PRODUCT_
 #pragma clang loop unroll(full)
     for (int v = 0; v < vecs; v++) {
       real *out = c + i * c_step + v * LANES;
-      v_store(out, add ? v_load(out) + sum[i][v] : sum[i][v]);
+      v_store(out, decay ? v_fma(v_load(out), v_load(decay + v * LANES), sum[i][v])
+                   : add ? v_load(out) + sum[i][v] : sum[i][v]);
     }
 }
 
-#define PRODUCT(R, V) \
-  static void product_##R##x##V(PRODUCT_ARGUMENTS) { product_tile(R, V, false, n, a, a_step, b, b_step, c, c_step, add); }
+#define PRODUCT(R, V)                                                               \
+  static void product_##R##x##V(PRODUCT_ARGUMENTS) {                                \
+    product_tile(R, V, false, n, a, a_step, b, b_step, c, c_step, add, decay);      \
+  }
 #define PRODUCT_ROWS_OF(V) PRODUCT(1, V) PRODUCT(2, V) PRODUCT(3, V) PRODUCT(4, V) PRODUCT(5, V) PRODUCT(6, V)
 #define PRODUCT_NAMES(V) { product_1x##V, product_2x##V, product_3x##V, product_4x##V, product_5x##V, product_6x##V }
 _Static_assert(PRODUCT_ROWS == 6, "PRODUCT_ROWS_OF and PRODUCT_NAMES list six sizes");
@@ -89,7 +94,7 @@ static void product_block(int64_t rows, int64_t lane_vecs, PRODUCT_ARGUMENTS) {
     for (int64_t i = 0, some; i < rows; i += some) {
       some = tile_rows(rows - i, tall);
       const product_fn product = some == tall ? tall_products[vecs - 1] : products[vecs - 1][some - 1];
-      product(n, a + i, a_step, lanes, b_step, out + i * c_step, c_step, add);
+      product(n, a + i, a_step, lanes, b_step, out + i * c_step, c_step, add, decay ? decay + v * LANES : NULL);
     }
   }
 }

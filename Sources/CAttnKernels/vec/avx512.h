@@ -98,3 +98,4 @@ WORD vec v_exp2(vec x) {
   const vec r = (vec)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   return v_scale(v_exp2_fraction(r), (power){ x - r });
 }
+WORD void v_exp2s_fall(const int count, vec *x, float c) { EACH(i, count) x[i] = v_exp2(x[i] * v_set1(c)); }

@@ -26,3 +26,4 @@ WORD vec v_exp2(vec x) {
   for (int i = 0; i < LANES; i++) y[i] = exp2(x[i]);
   return y;
 }
+WORD void v_exp2s_fall(const int count, vec *x, double c) { EACH(i, count) x[i] = v_exp2(x[i] * v_set1(c)); }

@@ -84,4 +84,14 @@ WORD vec v_exp2(vec x) {
   const power two = v_power(x, 1);
   return v_scale(v_exp2_fraction(x - two.n), two);
 }
+/* x[i] = 2^(x[i] c) where no product is positive, or NaN. */
+WORD void v_exp2s_fall(const int count, vec *x, float c) {
+  power two[MANY];
+  vec p[MANY];
+  EACH(i, count) x[i] = v_max(v_set1(EXPONENT_LOWEST / c), x[i]);
+  EACH(i, count) two[i] = v_power(x[i], c);
+  EACH(i, count) x[i] = v_fma(x[i], v_set1(c), -two[i].n);
+  v_exp2_fractions(count, x, p);
+  EACH(i, count) x[i] = v_scale(p[i], two[i]);
+}
 #endif
