@@ -52,7 +52,7 @@ static void attend_chunk(work *w, state *state, int64_t begin) {
     if (w->few) few_scores(w, key, n);
     else scores(w, key, n, TERMS_ALL);
     if (w->few) few_softmax_step(w, state, n);
-    else softmax_step(w, state, n);
+    else softmax_step(w, state, key, n);
     if (w->problem->dropout_threshold) drop(w, w->s, key, n);
     lines v = values_at(w, key, n);
     const bool apart = set_apart_nonfinite(w, &v, key, n);
@@ -101,6 +101,8 @@ static void finish_tile(work *w) {
     const vec l = v_load(T->l + v * LANES);
     const vec divisor = v_select(l == (vec){0}, v_set1(1), l);
     v_store(T->l + v * LANES, divisor);
+    for (int r = v * LANES; P->o.element == 1 && r < w->rows && r < (v + 1) * LANES; r++) /* asked for before it is written */
+      for (int64_t at = 0; at < dv * size; at += 64) __builtin_prefetch((const char *)out[r] + at, 1);
     for (int64_t d = 0; !w->few && d < dv; d++) {
       real *o = T->o + d * TILE + v * LANES;
       v_store(o, result(v_load(o), divisor));
@@ -159,6 +161,7 @@ static void write_weights(work *w) {
 static void attention_tile(const attn_problem *problem, const attn_tile *tile, void *scratch) {
   work *w = begin(problem, tile, true, scratch);
   int64_t chunk = w->first < w->last ? w->first / CHUNK * CHUNK : 0;
+  if (!w->few) ask_for_keys(w, w->first, 0, 1);
   attend_chunk(w, &w->total, chunk); /* what comes first is the total so far */
   while ((chunk += CHUNK) < w->last) {
     attend_chunk(w, &w->chunk, chunk);

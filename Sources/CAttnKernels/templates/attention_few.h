@@ -25,14 +25,6 @@ static void few_terms(work *w, int64_t key, int64_t n) {
   }
 }
 
-/* What lies `by` bytes behind row `key` of k or v; nothing where rows come in blocks. */
-static ahead rows_ahead(const work *w, const char *x, attn_strides step, int64_t key, int64_t width, int64_t by) {
-  const int64_t size = (int64_t)attn_dtype_size(w->problem->kv_dtype), row = step.row * size;
-  if (w->sequence->blocks || step.element != 1 || width == 0) return (ahead){ x, 0, 0, 0 };
-  if (step.row == width) return (ahead){ x + key * row + by, 0, INT64_MAX / 2, 0 };
-  return (ahead){ x + (key + by / (width * size)) * row, 0, width * size, row };
-}
-
 #define KEYS_AHEAD 16384 /* bytes: a few rows of k for each lane, and no more than the first-level cache holds */
 
 static void few_scores(work *w, int64_t key, int64_t n) {

@@ -85,3 +85,16 @@ WORD lines values_at(const work *w, int64_t key, int64_t n) {
   const attn_problem *P = w->problem;
   return lines_of(w, w->v, P->v, P->v_block, w->v_scales, key, n, P->value_dim);
 }
+
+/* What lies `by` bytes behind row `key` of k or v; nothing where rows come in blocks. */
+static ahead rows_ahead(const work *w, const char *x, attn_strides step, int64_t key, int64_t width, int64_t by) {
+  const int64_t size = (int64_t)attn_dtype_size(w->problem->kv_dtype), row = step.row * size;
+  if (w->sequence->blocks || step.element != 1 || width == 0) return (ahead){ x, 0, 0, 0 };
+  if (step.row == width) return (ahead){ x + key * row + by, 0, INT64_MAX / 2, 0 };
+  return (ahead){ x + (key + by / (width * size)) * row, 0, width * size, row };
+}
+
+/* Asks for the next bytes of such rows, while others are worked on. */
+static void ask_for(ahead *next, int64_t bytes) {
+  for (int64_t at = 0; at < bytes; at += 64) ask(go_on(next, 64));
+}

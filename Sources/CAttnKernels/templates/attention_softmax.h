@@ -12,8 +12,12 @@ WORD vec probabilities(const int count, real *s, vec m, real c, vec sum) {
   return sum;
 }
 
-/* s becomes p; m and l of the state move on to the new maximum, o will with the products to come. */
-static void softmax_step(work *w, state *state, int64_t n) {
+/* s becomes p; m and l of the state move on to the new maximum, o will with the products to come.
+ * Their values are asked for. */
+static void softmax_step(work *w, state *state, int64_t key, int64_t n) {
+  const attn_problem *P = w->problem;
+  const int64_t share = MANY * P->value_dim * (int64_t)attn_dtype_size(P->kv_dtype) / w->vecs;
+  ahead values = rows_ahead(w, w->v, P->v, key, P->value_dim, 0);
   const real c = w->c;
   for (int v = 0; v < w->vecs; v++) {
     real *s = w->s + v * LANES;
@@ -24,7 +28,10 @@ static void softmax_step(work *w, state *state, int64_t n) {
     vec decay = old - m, sum = {0};
     v_exp2s_fall(1, &decay, c);
     int64_t j = 0;
-    for (; j + MANY <= n; j += MANY) sum = probabilities(MANY, s + j * TILE, m, c, sum);
+    for (; j + MANY <= n; j += MANY) {
+      ask_for(&values, share);
+      sum = probabilities(MANY, s + j * TILE, m, c, sum);
+    }
     for (; j < n; j++) sum = probabilities(1, s + j * TILE, m, c, sum);
     v_store(state->m + v * LANES, m);
     v_store(state->l + v * LANES, v_fma(v_load(state->l + v * LANES), decay, sum));

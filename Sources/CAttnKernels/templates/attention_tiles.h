@@ -140,7 +140,7 @@ static void tile_softmax_step(lanes_part *u, int64_t n, bool keep) {
 
 static void dropped_softmax_step(lanes_part *u, int64_t key, int64_t n) {
   work *w = u->w;
-  softmax_step(w, u->state, n);
+  softmax_step(w, u->state, key, n);
   drop(w, w->s, key, n);
   for (int v = 0; v < w->vecs; v++) {
     rescale(w, u->state, v, v_load(w->decay + v * LANES));

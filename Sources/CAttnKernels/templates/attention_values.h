@@ -59,7 +59,17 @@ static void add_nonfinite(work *w, const state *state, int64_t key, int64_t n) {
   }
 }
 
-/* o becomes decay o + p v: as a product, rows = value dims, sum over keys. */
+/* Asks for part `part` of the block of keys that begins with `key`, if some row sees them. */
+static void ask_for_keys(const work *w, int64_t key, int64_t part, int64_t parts) {
+  if (key >= w->last) return;
+  const attn_problem *P = w->problem;
+  const int64_t d = P->head_dim, n = w->last - key < KEYS ? w->last - key : KEYS;
+  const int64_t share = n * d * (int64_t)attn_dtype_size(P->kv_dtype) / parts;
+  ahead keys = rows_ahead(w, w->k, P->k, key, d, share * part);
+  ask_for(&keys, share);
+}
+
+/* The next block's keys are asked for. o becomes decay o + p v: as a product, rows = value dims, sum over keys. */
 static void accumulate(work *w, const state *state, const lines *v, int64_t key, int64_t n) {
   const int64_t dv = w->problem->value_dim;
   const column_operands columns = operand_columns(v->dtype, v->first, v->row, v->element, n, dv, w->v_block);
@@ -67,6 +77,7 @@ static void accumulate(work *w, const state *state, const lines *v, int64_t key,
   const operand *column[PRODUCT_SUMS];
   for (int64_t d = 0; d < dv; d += PRODUCT_SUMS) {
     const int64_t some = dv - d < PRODUCT_SUMS ? dv - d : PRODUCT_SUMS;
+    ask_for_keys(w, key + n, d / PRODUCT_SUMS, (dv + PRODUCT_SUMS - 1) / PRODUCT_SUMS);
     strip part = { 0 };
     for (int lane = 0; lane < w->rows; lane += part.vecs * LANES) {
       part = strip_of_lanes(w, key, n, lane);
