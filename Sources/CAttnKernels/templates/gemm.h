@@ -3,6 +3,15 @@
 #define GEMM_NR (PRODUCT_VECS * LANES)
 #define GEMM_BLOCK 128 /* operands: short sums round less, half the error of 512; a panel of 128 x 64 is 32 KB of L1 */
 
+/* Whole lines of a panel of single numbers, `step` bytes apart. */
+WORD void pack_lines_of(attn_dtype dtype, const char *line, int64_t step, int64_t k, real *to) {
+  const int64_t size = (int64_t)attn_dtype_size(dtype);
+  for (int64_t p = 0; p < k; p++, line += step, to += GEMM_NR) {
+    __builtin_prefetch(line + GEMM_NR * size); /* of the panel that is packed next */
+    EACH(v, PRODUCT_VECS) v_store(to + v * LANES, load_some(dtype, line + v * LANES * size, 1, LANES));
+  }
+}
+
 static void pack_b(attn_dtype dtype, const attn_matrix *b, int64_t k, int64_t columns, void *panel) {
   const int64_t size = (int64_t)attn_dtype_size(dtype);
   const char *from = b->data;
@@ -21,6 +30,10 @@ static void pack_b(attn_dtype dtype, const attn_matrix *b, int64_t k, int64_t co
       memset(to + g * GEMM_NR + filled, 0, (size_t)(GEMM_NR - filled) * sizeof *to);
     return;
   }
+  if (DEPTH == 1 && b->column == 1 && columns == GEMM_NR) {
+    OF_ANY_DTYPE(dtype, pack_lines_of, from, b->row * size, k, (real *)to);
+    return;
+  }
   real lines[DEPTH][GEMM_NR];
   for (int64_t p = 0; p < k; p += DEPTH, to += GEMM_NR) {
     for (int64_t i = 0; i < DEPTH; i++) {
@@ -35,26 +48,32 @@ static void pack_b(attn_dtype dtype, const attn_matrix *b, int64_t k, int64_t co
   }
 }
 
-/* Rows of a that lie side by side, as in gradient^T . x: squares are read along the memory and turned. */
+/* Rows of a that lie side by side, as in gradient^T . x: squares are read along the memory and turned, those of a cache line
+ * one after the other. */
 WORD void pack_turned_of(attn_dtype dtype, const attn_matrix *a, int64_t m, int64_t groups, operand *block, int64_t width) {
   const int64_t size = (int64_t)attn_dtype_size(dtype), step = a->column * size;
-  for (int64_t i = 0; i < m; i += LANES)
+  const int64_t across = LANES * size < CACHE_LINE ? CACHE_LINE / size : LANES;
+  for (int64_t first = 0; first < m; first += across)
     for (int64_t g = 0; g < groups; g += LANES) {
-      const char *from = (const char *)a->data + g * DEPTH * step + i * size;
-      operand *to = block + i * width + g;
-      vec square[LANES];
-      if (DEPTH == 1 && dtype == REAL_DTYPE) {
-        load_square(dtype, from, step, square);
-      } else {
-        for (int t = 0; t < LANES; t++) {
-          vec lines[DEPTH];
-          operand packed[LANES];
-          for (int d = 0; d < DEPTH; d++) lines[d] = load_some(dtype, from + (t * DEPTH + d) * step, 1, LANES);
-          square[t] = v_load(operand_lanes((const real *)lines, DEPTH, 1, LANES, packed));
+      const char *line = (const char *)a->data + g * DEPTH * step + first * size;
+      for (int t = 0; t < LANES * DEPTH; t++) __builtin_prefetch(line + t * step + across * size);
+      for (int64_t i = first; i < m && i < first + across; i += LANES) {
+        const char *from = line + (i - first) * size;
+        operand *to = block + i * width + g;
+        vec square[LANES];
+        if (DEPTH == 1 && dtype == REAL_DTYPE) {
+          load_square(dtype, from, step, square);
+        } else {
+          for (int t = 0; t < LANES; t++) {
+            vec lines[DEPTH];
+            operand packed[LANES];
+            for (int d = 0; d < DEPTH; d++) lines[d] = load_some(dtype, from + (t * DEPTH + d) * step, 1, LANES);
+            square[t] = v_load(operand_lanes((const real *)lines, DEPTH, 1, LANES, packed));
+          }
+          transpose(square);
         }
-        transpose(square);
+        for (int r = 0; r < LANES; r++) v_store((real *)(to + r * width), square[r]);
       }
-      for (int r = 0; r < LANES; r++) v_store((real *)(to + r * width), square[r]);
     }
 }
 
@@ -62,7 +81,7 @@ static void pack_a(attn_dtype dtype, const attn_matrix *a, int64_t m, int64_t k,
   const int64_t size = (int64_t)attn_dtype_size(dtype), groups = k / DEPTH / LANES * LANES;
   const int64_t turned = a->row == 1 && a->column != 1 ? m / LANES * LANES : 0;
   OF_ANY_DTYPE(dtype, pack_turned_of, a, turned, groups, block, GROUPS(k));
-  for (int64_t i = 0; i < m; i++) {
+  for (int64_t i = groups * DEPTH == k ? turned : 0; i < m; i++) {
     const int64_t first = i < turned ? groups : 0;
     const char *row = (const char *)a->data + i * a->row * size;
     /* a few rows ahead: each is too short for the hardware's own prefetching */
@@ -160,7 +179,7 @@ static void stream(attn_dtype dtype, int64_t m, int64_t k, int64_t summed, const
   stream_rows(rows.dtype, m, GROUPS(k), GROUPS(summed), block, rows.first, rows.step, columns, c, c_step, &nothing);
 }
 
-#define FINISHED_ROWS 16
+#define FINISHED_ROWS 4 /* where rows lie a power of two apart, their lines share the 8 places of one set of the cache */
 
 WORD void finish_of(attn_dtype dtype, attn_activation activation, const attn_gemm *gemm, const void *sums,
                     int64_t sums_step, const attn_matrix *c, int64_t c_column, const attn_matrix *residual,
