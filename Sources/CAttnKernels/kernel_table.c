@@ -129,6 +129,8 @@ void attn_activation_gradient_row(const attn_activation_gradient *problem) {
   attn_kernels_for(problem->dtype)->activation_gradient(problem);
 }
 
+void attn_take_sums(attn_dtype dtype, int64_t n, void *part, void *sums) { attn_kernels_for(dtype)->take_sums(n, part, sums); }
+
 void attn_add_rows(attn_dtype dtype, int64_t n, const void *x, int64_t step, int64_t column, const int64_t *rows,
                    int64_t count, void *sums) {
   attn_kernels_for(dtype)->add_rows(dtype, n, x, step, column, rows, count, sums);

@@ -87,6 +87,7 @@ typedef struct attn_kernels {
   void (*softmax_gradient)(int64_t n, const void *y, const void *grad, void *dx, bool stream);
   void (*norm_gradient)(const attn_norm *norm, const void *x, const void *grad, void *dx, void *weights, void *biases);
   void (*activation_gradient)(const attn_activation_gradient *problem);
+  void (*take_sums)(int64_t n, void *part, void *sums);
   void (*add_rows)(attn_dtype dtype, int64_t n, const void *x, int64_t step, int64_t column, const int64_t *rows,
                    int64_t count, void *sums);
   void (*dropout_row)(const attn_dropout *drop, int64_t first, int64_t n, const void *x, int64_t x_column, void *out,

@@ -310,6 +310,9 @@ typedef struct attn_activation_gradient {
 } attn_activation_gradient;
 void attn_activation_gradient_row(const attn_activation_gradient *problem);
 
+/* sums[j] += part[j], and 0 in part[j]. */
+void attn_take_sums(attn_dtype dtype, int64_t n, void *part, void *sums);
+
 /* sums[j] += x[rows[0]][j] + ... + x[rows[count - 1]][j] in an order that count decides; rows lie `step` bytes apart, NULL stands for 0, 1, ... */
 void attn_add_rows(attn_dtype dtype, int64_t n, const void *x, int64_t step, int64_t column, const int64_t *rows,
                    int64_t count, void *sums);

@@ -79,6 +79,7 @@ const attn_kernels TABLE_NAME(ISA, REAL_NAME) = {
   .softmax_gradient = softmax_gradient,
   .norm_gradient = norm_gradient,
   .activation_gradient = activation_gradient,
+  .take_sums = take_sums,
   .add_rows = add_rows,
   .dropout_row = dropout_row,
   .additive_prepare = additive_prepare,

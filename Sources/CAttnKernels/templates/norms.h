@@ -2,6 +2,13 @@
 
 typedef double wide_vec __attribute__((vector_size(LANES * sizeof(double))));
 
+/* The sum of the lanes, for which it takes v apart. */
+WORD double wide_total(wide_vec *v) {
+  for (int width = LANES / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; i++) (*v)[i] += (*v)[i + width];
+  return (*v)[0];
+}
+
 /* x - high - low: the mean comes in two parts, since rounding it would shift every element by the same amount. */
 typedef struct centre {
   vec high, low;
@@ -31,9 +38,7 @@ WORD double norm_sum(attn_dtype dtype, int64_t n, const void *x, const bool squa
     few = v_select(rest.own, norm_term(squares, rest.x, c, few), few);
   }
   totals += __builtin_convertvector(few, wide_vec);
-  for (int width = LANES / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; i++) totals[i] += totals[i + width];
-  return totals[0];
+  return wide_total(&totals);
 }
 
 WORD vec norm_value(vec x, const centre *c, vec factor, const real *weight, const real *bias, int64_t j, int64_t count) {

@@ -19,9 +19,7 @@ WORD double dot_reals(int64_t n, const real *a, const real *b) {
   for (; j + LANES <= n; j += LANES) few = dot_term(a, b, j, LANES, few);
   if (j < n) few = dot_term(a, b, j, n - j, few);
   totals += __builtin_convertvector(few, wide_vec);
-  for (int width = LANES / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; i++) totals[i] += totals[i + width];
-  return totals[0];
+  return wide_total(&totals);
 }
 
 /* dx = y (g - sum y g), y the softmax. dx may be y or g. */
@@ -47,14 +45,25 @@ typedef struct norm_gradient_row {
   double eps;
 } norm_gradient_row;
 
-/* d = x - mean and w = g * weight. */
+/* The mean as high + low; 1 / sqrt(variance + eps); what h is where x = high; mean(w); mean(w h). */
+typedef struct norm_facts {
+  vec high, low, factor, shift, mean, slope;
+} norm_facts;
+
+/* d = x - high and w = g * weight. */
 typedef struct norm_terms {
   vec d, g, w;
 } norm_terms;
 
-WORD norm_terms norm_terms_at(const norm_gradient_row *row, int64_t j, const centre *c) {
+/* Sums of d d, w and w d. */
+typedef struct norm_sums {
+  vec dd, w, wd;
+} norm_sums;
+
+/* Here and below, `all`: weight and every output are there and nothing is streamed, as in most calls. */
+WORD norm_terms norm_terms_at(const bool all, const norm_gradient_row *row, int64_t j, const norm_facts *f) {
   const vec g = v_load(row->g + j);
-  return (norm_terms){ v_load(row->x + j) - c->high - c->low, g, row->weight ? g * v_load(row->weight + j) : g };
+  return (norm_terms){ v_load(row->x + j) - f->high, g, all || row->weight ? g * v_load(row->weight + j) : g };
 }
 
 /* The same, 0 in the lanes that are not `own`. */
@@ -62,75 +71,90 @@ WORD norm_terms norm_terms_of(lanemask own, norm_terms t) {
   return (norm_terms){ v_select(own, t.d, (vec){0}), v_select(own, t.g, (vec){0}), v_select(own, t.w, (vec){0}) };
 }
 
-/* sums += d d, w, w d; biases += g. */
-WORD void norm_gradient_sums(const norm_gradient_row *row, int64_t j, norm_terms t, vec sums[3]) {
-  sums[0] = v_fma(t.d, t.d, sums[0]);
-  sums[1] += t.w;
-  sums[2] = v_fma(t.w, t.d, sums[2]);
-  if (row->biases) v_store(row->biases + j, v_load(row->biases + j) + t.g);
+/* The sums and the terms; biases += g. */
+WORD norm_sums norm_gradient_sums(const bool all, const norm_gradient_row *row, int64_t j, norm_terms t, norm_sums sums) {
+  if (all || row->biases) v_store(row->biases + j, v_load(row->biases + j) + t.g);
+  return (norm_sums){ v_fma(t.d, t.d, sums.dd), sums.w + t.w, v_fma(t.w, t.d, sums.wd) };
 }
 
-/* 1 / sqrt(variance + eps), mean(w), and mean(w h) / sqrt(variance + eps). */
-typedef struct norm_slopes {
-  vec factor, mean, slope;
-} norm_slopes;
-
-/* weights += g h */
-WORD void norm_gradient_weights(const norm_gradient_row *row, int64_t j, norm_terms t, const norm_slopes *s) {
-  if (row->weights) v_store(row->weights + j, v_fma(t.g, t.d * s->factor, v_load(row->weights + j)));
-}
-
-WORD vec norm_gradient_value(norm_terms t, const norm_slopes *s) { return s->factor * v_fma(-s->slope, t.d, t.w - s->mean); }
-
-WORD norm_slopes norm_slopes_of(const norm_gradient_row *row, const centre *c, int64_t last, lanemask rest) {
+/* All but the mean; the row's last vector begins at `last`, and the lanes `rest` of it are behind the whole ones. */
+WORD void norm_facts_of(const bool all, const norm_gradient_row *row, int64_t last, lanemask rest, norm_facts *f) {
   const int64_t n = row->n, whole = n / LANES * LANES;
-  wide_vec totals[3] = { {0}, {0}, {0} };
-  vec sums[3] = { {0}, {0}, {0} };
-  if (whole < n) norm_gradient_sums(row, last, norm_terms_of(rest, norm_terms_at(row, last, c)), sums);
-  for (int64_t j = 0; j < whole || j == 0;) {
-    for (int i = 0; i < SHORT_SUM && j < whole; i++, j += LANES) {
-      row_ask(1, ROW_REAL, row->x, n, j);
-      norm_gradient_sums(row, j, norm_terms_at(row, j, c), sums);
+  wide_vec dd = {0}, w = {0}, wd = {0};
+  norm_sums first = { {0}, {0}, {0} }, second = first;
+  if (whole < n) first = norm_gradient_sums(all, row, last, norm_terms_of(rest, norm_terms_at(all, row, last, f)), first);
+  int64_t j = 0;
+  do {
+    for (int i = 0; i < SHORT_SUM / 2 && j + 2 * LANES <= whole; i++, j += 2 * LANES) {
+      row_ask(2, ROW_REAL, row->x, n, j);
+      first = norm_gradient_sums(all, row, j, norm_terms_at(all, row, j, f), first);
+      second = norm_gradient_sums(all, row, j + LANES, norm_terms_at(all, row, j + LANES, f), second);
     }
-    for (int k = 0; k < 3; k++) totals[k] += __builtin_convertvector(sums[k], wide_vec), sums[k] = (vec){0};
-    if (!whole) break;
-  }
-  double sum[3] = { 0, 0, 0 };
-  for (int k = 0; k < 3; k++)
-    for (int i = 0; i < LANES; i++) sum[k] += totals[k][i];
-  const double factor = 1 / sqrt(sum[0] / (double)n + row->eps);
-  return (norm_slopes){ v_set1((real)factor), v_set1(row->centred ? (real)(sum[1] / (double)n) : 0),
-                        v_set1((real)(sum[2] / (double)n * factor * factor)) };
+    if (whole - j == LANES) {
+      first = norm_gradient_sums(all, row, j, norm_terms_at(all, row, j, f), first);
+      j += LANES;
+    }
+    dd += __builtin_convertvector(first.dd + second.dd, wide_vec);
+    w += __builtin_convertvector(first.w + second.w, wide_vec);
+    wd += __builtin_convertvector(first.wd + second.wd, wide_vec);
+    first = second = (norm_sums){ {0}, {0}, {0} };
+  } while (j < whole);
+  const double low = f->low[0], mean = wide_total(&w) / (double)n;
+  double variance = wide_total(&dd) / (double)n - low * low;
+  /* The errors of the mean are to vanish in it: seldom they do not. */
+  if (variance < (REAL_IS_FLOAT ? 0x1p24 : 0x1p53) * low * low)
+    variance = norm_sum(ROW_REAL, n, row->x, true, &(centre){ f->high, f->low }) / (double)n;
+  const double factor = 1 / sqrt(variance + row->eps);
+  f->factor = v_set1((real)factor);
+  f->shift = v_set1((real)(-low * factor));
+  f->mean = v_set1(row->centred ? (real)mean : 0);
+  f->slope = v_set1((real)((wide_total(&wd) / (double)n - low * mean) * factor));
 }
 
-WORD void norm_gradient_dense(const norm_gradient_row *row) {
+/* dx; and weights += g h for the lanes whose g is in t.g. */
+WORD vec norm_gradient_value(const bool all, const norm_gradient_row *row, int64_t j, norm_terms t, const norm_facts *f) {
+  const vec h = v_fma(t.d, f->factor, f->shift);
+  if (all || row->weights) v_store(row->weights + j, v_fma(t.g, h, v_load(row->weights + j)));
+  return f->factor * v_fma(-f->slope, h, t.w - f->mean);
+}
+
+WORD vec norm_gradient_edge(const bool all, const norm_gradient_row *row, int64_t j, lanemask own, const norm_facts *f) {
+  norm_terms t = norm_terms_at(all, row, j, f);
+  t.g = v_select(own, t.g, (vec){0});
+  return norm_gradient_value(all, row, j, t, f);
+}
+
+WORD void norm_gradient_store(const bool all, const norm_gradient_row *row, int64_t j, const norm_facts *f) {
+  const vec value = norm_gradient_value(all, row, j, norm_terms_at(all, row, j, f), f);
+  if (!all && !row->dx) return;
+  if (!all && row->stream) row_stream(ROW_REAL, row->dx, j, value);
+  else v_store(row->dx + j, value);
+}
+
+WORD void norm_gradient_dense(const bool all, const norm_gradient_row *row) {
   const int64_t n = row->n, last = n < LANES ? 0 : n - LANES;
-  centre c = { {0}, {0} };
-  if (row->centred) {
-    const double mean = norm_sum(ROW_REAL, n, row->x, false, &c) / (double)n;
-    c = (centre){ v_set1((real)mean), v_set1((real)(mean - (double)(real)mean)) };
-  }
+  const centre none = { {0}, {0} };
+  const double mean = row->centred ? norm_sum(ROW_REAL, n, row->x, false, &none) / (double)n : 0;
+  norm_facts f = { .high = v_set1((real)mean), .low = v_set1((real)(mean - (double)(real)mean)) };
   ivec lane;
   for (int i = 0; i < LANES; i++) lane[i] = i;
-  const norm_slopes s = norm_slopes_of(row, &c, last, n < LANES ? lane < (bits)n : lane >= (bits)(LANES - n % LANES));
+  norm_facts_of(all, row, last, n < LANES ? lane < (bits)n : lane >= (bits)(LANES - n % LANES), &f);
 
   /* As WRITE_ROW does it; what the first and the last vector add to the weights is theirs alone. */
   const int64_t begin = n < LANES ? n : row_aligned(ROW_REAL, row->dx ? row->dx : row->x);
   const int64_t end = begin + (last > begin ? (last - begin + LANES - 1) / LANES * LANES : 0);
-  const norm_terms first = norm_terms_at(row, 0, &c), final = norm_terms_at(row, last, &c);
-  norm_gradient_weights(row, 0, norm_terms_of(lane < (bits)begin, first), &s);
-  norm_gradient_weights(row, last, norm_terms_of(lane >= (bits)(end - last), final), &s);
-  for (int64_t j = begin; j < end; j += LANES) {
-    row_ask(1, ROW_REAL, row->g, n, j);
-    const norm_terms t = norm_terms_at(row, j, &c);
-    norm_gradient_weights(row, j, t, &s);
-    if (!row->dx) continue;
-    if (row->stream) row_stream(ROW_REAL, row->dx, j, norm_gradient_value(t, &s));
-    else v_store(row->dx + j, norm_gradient_value(t, &s));
+  const vec first = norm_gradient_edge(all, row, 0, lane < (bits)begin, &f);
+  const vec final = norm_gradient_edge(all, row, last, lane >= (bits)(end - last), &f);
+  int64_t j = begin;
+  for (; j + 2 * LANES <= end; j += 2 * LANES) {
+    row_ask(2, ROW_REAL, row->g, n, j);
+    norm_gradient_store(all, row, j, &f);
+    norm_gradient_store(all, row, j + LANES, &f);
   }
-  if (!row->dx) return;
-  v_store(row->dx, norm_gradient_value(first, &s));
-  v_store(row->dx + last, norm_gradient_value(final, &s));
+  if (j < end) norm_gradient_store(all, row, j, &f);
+  if (!all && !row->dx) return;
+  v_store(row->dx, first);
+  v_store(row->dx + last, final);
 }
 
 /* With h = (x - mean) / sqrt(variance + eps) and w = g * weight:
@@ -140,7 +164,8 @@ static void norm_gradient(const attn_norm *norm, const void *x, const void *grad
   const int64_t n = norm->shape.columns;
   norm_gradient_row row = { n, x, grad, norm->weight, dx, weights, biases, norm->centred, norm->shape.stream, norm->eps };
   if (n >= LANES) {
-    norm_gradient_dense(&row);
+    if (weights && biases && dx && row.weight && !row.stream) norm_gradient_dense(true, &row);
+    else norm_gradient_dense(false, &row);
     return;
   }
   const void *given[5] = { x, grad, norm->weight, weights, biases };
@@ -152,7 +177,7 @@ static void norm_gradient(const attn_norm *norm, const void *x, const void *grad
   if (weights) row.weights = near[3];
   if (biases) row.biases = near[4];
   if (dx) row.dx = near[5];
-  norm_gradient_dense(&row);
+  norm_gradient_dense(false, &row);
   if (weights) store_some(ROW_REAL, v_load(near[3]), weights, 1, n);
   if (biases) store_some(ROW_REAL, v_load(near[4]), biases, 1, n);
   if (dx) store_some(ROW_REAL, v_load(near[5]), dx, 1, n);
@@ -160,6 +185,20 @@ static void norm_gradient(const attn_norm *norm, const void *x, const void *grad
 
 WORD void add_some(real *sums, int64_t count, vec v) {
   store_some(ROW_REAL, load_some(ROW_REAL, sums, 1, count) + v, sums, 1, count);
+}
+
+/* sums += part, and zeros in part */
+static void take_sums(int64_t n, void *part, void *sums) {
+  real *from = part, *to = sums;
+  int64_t j = 0;
+  for (; j + LANES <= n; j += LANES) {
+    v_store(to + j, v_load(to + j) + v_load(from + j));
+    v_store(from + j, (vec){0});
+  }
+  for (; j < n; j++) {
+    to[j] += from[j];
+    from[j] = 0;
+  }
 }
 
 /* A vector of row i, or of the row that rows names. */
@@ -188,6 +227,9 @@ WORD void add_rows_vector(attn_dtype dtype, const char *at, int64_t step, const 
 WORD void add_rows_dense(attn_dtype dtype, int64_t n, const char *x, int64_t step, const int64_t *rows, int64_t count, real *sums) {
   const int64_t size = (int64_t)attn_dtype_size(dtype);
   int64_t j = 0;
+  if (count == 1)
+    for (; j + LANES <= n; j += LANES)
+      v_store(sums + j, v_load(sums + j) + row_of(dtype, x + j * size, step, rows, 0, LANES));
   for (; j + LANES <= n; j += LANES) add_rows_vector(dtype, x + j * size, step, rows, count, LANES, sums + j);
   if (j < n) add_rows_vector(dtype, x + j * size, step, rows, count, n - j, sums + j);
 }

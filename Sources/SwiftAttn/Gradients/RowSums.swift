@@ -36,8 +36,7 @@ struct RowSums {
     /// Adds what `part` holds, unless it is nil, and leaves zeros there.
     func add(_ part: UnsafeMutableRawPointer?, to chunk: Int, kind: Int) {
         guard let part else { return }
-        attn_add_rows(dtype.computing.kernel, Int64(columns), part, 0, 1, nil, 1, place(chunk, kind: kind))
-        memset(part, 0, columns * dtype.computing.size)
+        attn_take_sums(dtype.computing.kernel, Int64(columns), part, place(chunk, kind: kind))
     }
 
     /// The sum over all chunks, which it leaves in the first one.
@@ -47,8 +46,8 @@ struct RowSums {
             let step = reach, pairs = (chunks - step + 2 * step - 1) / (2 * step)
             parallelFor(pairs, grain: max(elementsPerRange / max(columns, 1), 1)) { range in
                 for pair in range {
-                    attn_add_rows(dtype.computing.kernel, Int64(columns), place(2 * step * pair + step, kind: kind), 0, 1, nil, 1,
-                                  place(2 * step * pair, kind: kind))
+                    attn_take_sums(dtype.computing.kernel, Int64(columns), place(2 * step * pair + step, kind: kind),
+                                   place(2 * step * pair, kind: kind))
                 }
             }
             reach *= 2
